@@ -1,0 +1,5 @@
+"""The one error of this room: input that a person has to mend."""
+
+
+class DataError(ValueError):
+    """A data set, label or shard is not what it should be; the message names the file, the value and what is accepted."""

@@ -1,0 +1,204 @@
+"""What a data set's labels mean: its attributes, their classes, which one is the target and which are private."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from privatenet.data_shards.errors import DataError
+
+UNSURE = -1
+"""The class index of a sample whose annotators could not tell."""
+
+IDENTIFIER = re.compile(r"[a-z0-9_]+")
+"""What schemas, attributes and splits may be called."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One label per sample.
+
+    `values` maps a label as the source writes it to its class's name, in the order of the class indices;
+    `unsure` is the label that stands for "could not tell", if the source has one.
+    """
+
+    name: str
+    values: dict[str, str]
+    unsure: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_identifier("attribute", self.name)
+        if len(self.values) < 2:
+            raise DataError(f"attribute '{self.name}' has {len(self.values)} classes, accepted: 2 or more")
+        repeated = _first_repeated(self.classes)
+        if repeated is not None:
+            raise DataError(f"attribute '{self.name}' has two labels for the class '{repeated}', accepted: one each")
+        if "unsure" in self.classes:
+            raise DataError(f"attribute '{self.name}' has a class 'unsure'; give its label as `unsure:` instead")
+        if self.unsure in self.values:
+            raise DataError(f"attribute '{self.name}': label '{self.unsure}' is both a class and the unsure label")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names, by class index."""
+        return tuple(self.values.values())
+
+    def encode(self, written: str) -> int:
+        """The class index of a label as the source writes it, `UNSURE` for the unsure label."""
+        if written == self.unsure:
+            return UNSURE
+        labels = list(self.values)
+        if written not in labels:
+            known = [f"{label} ({name})" if label != name else label for label, name in self.values.items()]
+            known += [] if self.unsure is None else [f"{self.unsure} (unsure)"]
+            raise DataError(f"label '{written}' for '{self.name}', accepted: {', '.join(known)}")
+        return labels.index(written)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The attributes of a data set, the target among them, and the private ones (not the target).
+
+    As YAML, and as `manifest.json` has it (`private` may be left out: then every attribute but the target is):
+
+        name: faces
+        target: emotion
+        private: [gender]
+        attributes:
+          emotion:
+            classes: {1: surprise, 2: fear, 3: neutral}     # label as written: class name, in the order wanted
+          gender:
+            classes: {0: male, 1: female}
+            unsure: 2
+          glasses:
+            classes: [without, with]                        # where the labels are the names
+    """
+
+    name: str
+    target: str
+    attributes: tuple[Attribute, ...]
+    private: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check_identifier("schema", self.name)
+        repeated = _first_repeated(self.names)
+        if repeated is not None:
+            raise DataError(f"schema '{self.name}' has two attributes called '{repeated}'")
+        if self.target not in self.names:
+            raise DataError(f"target '{self.target}' is not an attribute, accepted: {', '.join(self.names)}")
+        others = [name for name in self.names if name != self.target]
+        for private in self.private:
+            if private not in others:
+                raise DataError(
+                    f"private attribute '{private}' is not an attribute besides the target, "
+                    f"accepted: {', '.join(others) or 'none, the target is the only attribute'}"
+                )
+        repeated = _first_repeated(self.private)
+        if repeated is not None:
+            raise DataError(f"private attribute '{repeated}' is given twice")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The attributes' names, in the order of a sample's labels."""
+        return tuple(attribute.name for attribute in self.attributes)
+
+    def attribute(self, name: str) -> Attribute:
+        """The attribute of that name; DataError where there is none."""
+        if name not in self.names:
+            raise DataError(f"'{name}' is not an attribute of '{self.name}', accepted: {', '.join(self.names)}")
+        return self.attributes[self.names.index(name)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON or YAML; the order of attributes and classes carries meaning."""
+        return {
+            "name": self.name,
+            "target": self.target,
+            "private": list(self.private),
+            "attributes": {
+                attribute.name: {"classes": dict(attribute.values)}
+                | ({} if attribute.unsure is None else {"unsure": attribute.unsure})
+                for attribute in self.attributes
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, plain: object) -> "Schema":
+        """The inverse of `to_dict`, also of a person's writing; DataError for anything else."""
+        fields = _mapping(plain, "a schema", required={"name", "target", "attributes"}, optional={"private"})
+        attributes = tuple(
+            _attribute(name, body) for name, body in _mapping(fields["attributes"], "`attributes`").items()
+        )
+        target = _text(fields["target"], "`target`")
+        others = [attribute.name for attribute in attributes if attribute.name != target]
+        private = fields.get("private", others)
+        if not isinstance(private, list):
+            raise DataError(f"`private` is {private!r}, accepted: a list of attributes, such as [gender, age_group]")
+        return cls(
+            name=_text(fields["name"], "`name`"),
+            target=target,
+            attributes=attributes,
+            private=tuple(_text(name, "`private`") for name in private),
+        )
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> "Schema":
+        """Read a schema file; DataError names the file and what is wrong with it."""
+        try:
+            return cls.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: is not YAML: {error}") from error
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+
+
+def _attribute(name: str, plain: object) -> Attribute:
+    where = f"attribute '{name}'"
+    body = _mapping(plain, where, required={"classes"}, optional={"unsure"})
+    classes = body["classes"]
+    if isinstance(classes, list):
+        names = [_text(value, f"{where}, a class") for value in classes]
+        repeated = _first_repeated(names)
+        if repeated is not None:
+            raise DataError(f"{where} has two classes called '{repeated}'")
+        classes = {value: value for value in names}
+    values = {
+        label: _text(value, f"{where}, a class") for label, value in _mapping(classes, f"{where}: classes").items()
+    }
+    unsure = body.get("unsure")
+    return Attribute(name, values, None if unsure is None else _text(unsure, f"{where}, `unsure`"))
+
+
+def _mapping(
+    plain: object, where: str, required: set[str] | None = None, optional: set[str] | None = None
+) -> dict[str, Any]:
+    if not isinstance(plain, Mapping):
+        raise DataError(f"{where} is {plain!r}, accepted: a mapping")
+    fields = {_text(key, f"{where}, a key"): value for key, value in plain.items()}
+    if required is not None:
+        accepted = required | (optional or set())
+        for key in required - fields.keys():
+            raise DataError(f"{where} has no `{key}`")
+        for key in fields.keys() - accepted:
+            raise DataError(f"{where} has a key `{key}`, accepted: {', '.join(sorted(accepted))}")
+    return fields
+
+
+def _text(value: object, where: str) -> str:
+    """A label or name as text: YAML reads 0 as a number, and `no` as false, which needs quotes."""
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise DataError(f"{where} is {value!r}, accepted: text or a whole number; put it in quotes")
+    return str(value)
+
+
+def _check_identifier(kind: str, name: str) -> None:
+    if not IDENTIFIER.fullmatch(name):
+        raise DataError(f"{kind} '{name}' is not a name we can use, accepted: lower-case letters, digits and _")
+
+
+def _first_repeated(names: tuple[str, ...] | list[str]) -> str | None:
+    return next((name for position, name in enumerate(names) if name in names[:position]), None)

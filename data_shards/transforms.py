@@ -1,0 +1,150 @@
+"""From uint8 pictures to what a network takes, on the device, a whole batch at once, every sample with its own chance.
+
+Random numbers are a function of (seed, the sample's place in the run): the same pictures come out whatever the number of
+ranks, workers or micro-batches, and on every kind of device.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How training pictures vary. The defaults are those of PrivateNet's released recipe.
+
+    Args:
+        flip: Chance of a horizontal flip.
+        noise: Chance of Gaussian noise. A picture gets a flip or noise, never both: flip + noise <= 1.
+        noise_variance: Variance of that noise, in squared grey levels (0-255).
+        shift: Largest shift, as a fraction of the side, in both directions.
+        scale: Largest relative change of size.
+        rotate: Largest rotation, in degrees.
+        light: Largest relative change of brightness and of contrast.
+        erase: Chance of erasing one rectangle.
+        erase_min_area: Smallest area of that rectangle, as a fraction of the picture.
+        erase_max_area: Largest area of that rectangle, as a fraction of the picture.
+    """
+
+    flip: float = 0.25
+    noise: float = 0.25
+    noise_variance: float = 30.0
+    shift: float = 0.0
+    scale: float = 0.0
+    rotate: float = 0.0
+    light: float = 0.0
+    erase: float = 0.5
+    erase_min_area: float = 0.02
+    erase_max_area: float = 0.1
+
+
+def prepare(images: Tensor, size: int) -> Tensor:
+    """Resize uint8 pictures [B, 3, H, W] to `size` and normalise them by ImageNet's mean and deviation: evaluation."""
+    return normalise(resize(images.float(), size))
+
+
+def augment(images: Tensor, size: int, config: AugmentConfig, seed: int, positions: Tensor) -> Tensor:
+    """Vary uint8 pictures [B, 3, H, W] as `config` says, resize and normalise them: training.
+
+    `positions` int64 [B] are the samples' places in the run's sequence; they and `seed` decide every chance.
+    """
+    choice, *chances = uniform(seed, positions, 12).unbind(1)
+    pixels = images.float()
+    if config.noise:
+        pixels = add_noise(pixels, (choice >= config.flip) & (choice < config.flip + config.noise), config, seed, positions)
+    pixels = resize(pixels, size)
+    if config.shift or config.scale or config.rotate:
+        pixels = move(pixels, config, *chances[0:4])
+    pixels = torch.where((choice < config.flip)[:, None, None, None], pixels.flip(3), pixels)
+    if config.light:
+        pixels = change_light(pixels, config.light, *chances[4:6])
+    pixels = normalise(pixels)
+    if config.erase:
+        pixels = erase(pixels, config, *chances[6:11])
+    return pixels
+
+
+def resize(pixels: Tensor, size: int) -> Tensor:
+    if pixels.shape[-2:] == (size, size):
+        return pixels
+    return F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    mean = pixels.new_tensor(IMAGENET_MEAN)[:, None, None] * 255
+    std = pixels.new_tensor(IMAGENET_STD)[:, None, None] * 255
+    return (pixels - mean) / std
+
+
+def add_noise(pixels: Tensor, chosen: Tensor, config: AugmentConfig, seed: int, positions: Tensor) -> Tensor:
+    """Add Gaussian noise to the pictures of the mask `chosen` [B], clipped to 0-255."""
+    index = chosen.nonzero().squeeze(1)  # the host waits for the device here
+    count = pixels[0].numel()
+    first, second = uniform(seed + 1, positions[index], 2 * count).chunk(2, dim=1)
+    normal = torch.sqrt(-2 * torch.log(1 - first)) * torch.cos(2 * torch.pi * second)
+    noise = normal.view(-1, *pixels.shape[1:]) * config.noise_variance**0.5
+    return pixels.index_copy(0, index, (pixels[index] + noise).clamp(0, 255))
+
+
+def move(pixels: Tensor, config: AugmentConfig, right: Tensor, down: Tensor, size: Tensor, angle: Tensor) -> Tensor:
+    """Shift, scale and rotate every picture by its own chances in [0, 1); the border's colour fills what comes free."""
+    radians = torch.deg2rad(config.rotate * (2 * angle - 1))
+    factor = 1 / (1 + config.scale * (2 * size - 1))
+    cos, sin = factor * radians.cos(), factor * radians.sin()
+    across, along = 2 * config.shift * (2 * right - 1), 2 * config.shift * (2 * down - 1)
+    rows = torch.stack([cos, -sin, across, sin, cos, along], dim=1).view(-1, 2, 3)
+    grid = F.affine_grid(rows, list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+
+
+def change_light(pixels: Tensor, strength: float, brightness: Tensor, contrast: Tensor) -> Tensor:
+    """Scale every picture's brightness, and its contrast about its own mean, by up to 1 +- `strength`."""
+    gain = (1 + strength * (2 * brightness - 1))[:, None, None, None]
+    stretch = (1 + strength * (2 * contrast - 1))[:, None, None, None]
+    mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
+    return (gain * (mean + stretch * (pixels - mean))).clamp(0, 255)
+
+
+def erase(pixels: Tensor, config: AugmentConfig, *chances: Tensor) -> Tensor:
+    """Set one rectangle of each chosen picture to zero, the mean after normalisation (Zhong et al., AAAI 2020)."""
+    chosen, area, ratio, across, along = chances
+    height, width = pixels.shape[-2:]
+    fraction = config.erase_min_area + (config.erase_max_area - config.erase_min_area) * area
+    stretch = torch.exp((2 * ratio - 1) * torch.log(pixels.new_tensor(3.3)) / 2)
+    tall, wide = (torch.sqrt(fraction) * stretch * height), (torch.sqrt(fraction) / stretch * width)
+    top, left = along * (height - tall), across * (width - wide)
+    row = torch.arange(height, device=pixels.device)
+    column = torch.arange(width, device=pixels.device)
+    inside_rows = (row >= top[:, None]) & (row < (top + tall)[:, None])
+    inside_columns = (column >= left[:, None]) & (column < (left + wide)[:, None])
+    hole = inside_rows[:, :, None] & inside_columns[:, None, :] & (chosen < config.erase)[:, None, None]
+    return pixels.masked_fill(hole[:, None], 0.0)
+
+
+def uniform(seed: int, positions: Tensor, count: int) -> Tensor:
+    """`count` numbers in [0, 1) for each of `positions` int64 [B]: float32 [B, count], by hashing (SplitMix64).
+
+    A function of its arguments alone: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
+    """
+    stream = _mix(positions + _mix(torch.tensor(seed, device=positions.device)))
+    bits = _mix(stream[:, None] + torch.arange(1, count + 1, device=positions.device) * _GAMMA)
+    return _shift(bits, 40).float() * 2.0**-24
+
+
+_GAMMA = 0x9E3779B97F4A7C15 - 2**64
+
+
+def _mix(value: Tensor) -> Tensor:
+    value = (value ^ _shift(value, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
+    value = (value ^ _shift(value, 27)) * (0x94D049BB133111EB - 2**64)
+    return value ^ _shift(value, 31)
+
+
+def _shift(value: Tensor, bits: int) -> Tensor:
+    """Shift int64 right, filling with zeros (torch's own shift copies the sign)."""
+    return (value >> bits) & ((1 << (64 - bits)) - 1)

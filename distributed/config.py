@@ -1,0 +1,276 @@
+"""What a person may set: one frozen dataclass per section; defaults < YAML file < `--section.key value`.
+
+Everything that can be judged without data or device is judged here, before anything is started.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from privatenet.data_shards.loader import DataConfig
+from privatenet.data_shards.transforms import AugmentConfig
+from privatenet.models.adversary import Pair
+from privatenet.models.arm import Affinity
+from privatenet.models.backbones import BACKBONES
+from privatenet.models.errors import ModelError
+from privatenet.models.objectives import OBJECTIVES
+
+
+class ConfigError(ValueError):
+    """A setting is unknown or impossible; the message names its key, its value and what is accepted."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The target network.
+
+    Args:
+        backbone: resnet18, resnet50, mobilenet_v3_large, efficientnet_b0 or convnext_tiny.
+        weights: Initial weights of the backbone: none, imagenet (torchvision downloads them), or a local file.
+        image_size: Side of the pictures that the network sees, in pixels.
+        head: arm (the amend module of Shi and Zhu, and a linear layer) or linear.
+        affinity: What the amend module shares between pictures: the running mean (ema), the batch's mean as in the paper
+            (batch; a picture's output then depends on its neighbours), or nothing (none).
+    """
+
+    backbone: str = "resnet18"
+    weights: str = "imagenet"
+    image_size: int = 224
+    head: Literal["arm", "linear"] = "arm"
+    affinity: Affinity = "ema"
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How the ranks compute.
+
+    Args:
+        precision: bf16 and fp16 are autocast, with parameters and normalisation in fp32.
+        channels_last: Memory layout of pictures and feature maps; the fast one nearly everywhere.
+        accumulation: Micro-batches per optimisation step.
+        clip: Largest norm of the gradient; 0 does not clip.
+        zero_stage: What DeepSpeed's ZeRO spreads over the ranks: 0 nothing, 1 optimiser states, 2 gradients too.
+        sync_statistics: Compute batch statistics over all ranks: the same result on any number of ranks, but slower.
+    """
+
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
+    channels_last: bool = True
+    accumulation: int = 1
+    clip: float = 0.0
+    zero_stage: Literal[0, 1, 2] = 0
+    sync_statistics: bool = False
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How one stage is trained.
+
+    Args:
+        epochs: Passes over the training part.
+        batch_size: Samples of one optimisation step, over all ranks.
+        optimizer: adam, adamw or sgd (momentum 0.9).
+        lr: Learning rate, after warm-up.
+        weight_decay: In Adam added to the gradient, in AdamW taken from the weights.
+        schedule: cosine falls to zero, exponential multiplies by `decay` each epoch, constant stays.
+        decay: Factor per epoch of the exponential schedule.
+        warmup_epochs: Epochs, or a fraction of one, over which the learning rate grows from zero.
+        patience: Epochs without a better validation figure after which training stops; 0 never stops early.
+        class_weights: balanced weighs the target's classes by the inverse of their frequency.
+        label_smoothing: Of the target's cross-entropy.
+        ema: Decay per step of an exponential moving average of the weights, which is then what is evaluated and
+            kept; 0 keeps the weights themselves.
+    """
+
+    epochs: int = 70
+    batch_size: int = 256
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    schedule: Literal["cosine", "exponential", "constant"] = "exponential"
+    decay: float = 0.9
+    warmup_epochs: float = 0.0
+    patience: int = 0
+    class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """The adversaries: who tries to read what, and where.
+
+    Args:
+        pairs: tap-attribute pairs, such as backbone-gender, arm-age_group or image-gender (the picture itself). All are
+            trained in one pass over the data, each by its own loss.
+        network: Name of the part, or checkpoint folder, whose features they read.
+    """
+
+    pairs: list[str] = field(default_factory=lambda: ["backbone-gender", "arm-gender"])
+    network: str = "target"
+
+
+@dataclass(frozen=True)
+class ProtectConfig:
+    """The private network: (1 - lambda) cross-entropy + lambda x sum of weight x objective over the pairs (Eq. 8).
+
+    Args:
+        pairs: tap-attribute pairs to protect, each with its weight.
+        objective: confusion (the paper) or adversarial (Edwards and Storkey).
+        prior: What a confused adversary should answer: uniform (1/K, the paper) or the classes' frequencies (class).
+        known: frozen adversaries, trained on the unprotected network (the paper), or alternating: they go on learning.
+        start: Name of the part, or checkpoint folder, that the network starts from.
+        adversaries: Name of the part, or checkpoint folder, of the known adversaries.
+    """
+
+    pairs: dict[str, float] = field(default_factory=lambda: {"backbone-gender": 1.0})
+    objective: str = "confusion"
+    lambda_: float = 0.5
+    prior: Literal["uniform", "class"] = "uniform"
+    known: Literal["frozen", "alternating"] = "frozen"
+    start: str = "target"
+    adversaries: str = "known"
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where runs are recorded.
+
+    Args:
+        uri: MLflow tracking server or store; empty is a SQLite file, mlflow.db, beside the parts.
+        experiment: MLflow experiment.
+        model: Whether the finished network is logged as an MLflow model, with its signature.
+    """
+
+    uri: str = ""
+    experiment: str = "privatenet"
+    model: bool = True
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run. `output` holds one folder per part: target, known, private, unknown."""
+
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    engine: EngineConfig = EngineConfig()
+    target: FitConfig = FitConfig()
+    adversary: FitConfig = FitConfig()
+    private: FitConfig = FitConfig()
+    attack: AttackConfig = field(default_factory=AttackConfig)
+    protect: ProtectConfig = field(default_factory=ProtectConfig)
+    tracking: TrackingConfig = TrackingConfig()
+    output: str = "runs/privatenet"
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, with the keys that a person writes: YAML, MLflow and checkpoints hold this form."""
+        values = dataclasses.asdict(self)
+        values["protect"]["lambda"] = values["protect"].pop("lambda_")
+        return values
+
+
+SECTIONS: dict[str, Any] = {
+    "data": DataConfig,
+    "augment": AugmentConfig,
+    "model": ModelConfig,
+    "engine": EngineConfig,
+    "target": FitConfig,
+    "adversary": FitConfig,
+    "private": FitConfig,
+    "attack": AttackConfig,
+    "protect": ProtectConfig,
+    "tracking": TrackingConfig,
+}
+
+
+def add_config_arguments(parser: ArgumentParser) -> None:
+    """Give `parser` --config and a flag for every key of every section."""
+    parser.add_argument("--config", action="config", help="YAML file of settings; later flags override it.")
+    parser.add_argument("--output", default=Config.output, type=str, help="Folder of the parts that are trained.")
+    parser.add_argument("--seed", default=Config.seed, type=int, help="Of initial weights, order and augmentation.")
+    for name, section in SECTIONS.items():
+        parser.add_class_arguments(section, name, skip={"lambda_"})
+    help_text = "Weight of the objective against the cross-entropy, from 0 to 1."
+    parser.add_argument("--protect.lambda", type=float, default=ProtectConfig.lambda_, help=help_text)
+
+
+def resolve_config(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Namespace]:
+    """Parse and judge `argv`; returns the configuration and what else the parser has. Raises `ConfigError`."""
+    try:
+        parsed = parser.parse_args(argv)
+    except ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    values = parsed.as_dict()
+    values["protect"]["lambda_"] = values["protect"].pop("lambda")
+    sections = {name: section(**values[name]) for name, section in SECTIONS.items()}
+    config = Config(**sections, output=values["output"], seed=values["seed"])
+    check_config(config)
+    return config, parsed
+
+
+def check_config(config: Config) -> None:
+    """Raise `ConfigError` for the first value that no run could use."""
+    _between("protect.lambda", config.protect.lambda_, 0, 1)
+    _between("data.validation", config.data.validation, 0, 0.9)
+    _at_least("data.workers", config.data.workers, 1)
+    _at_least("data.window", config.data.window, 1)
+    _one_of("model.backbone", config.model.backbone, BACKBONES)
+    _between("model.image_size", config.model.image_size, 32, 1024)
+    _one_of("protect.objective", config.protect.objective, OBJECTIVES)
+    _at_least("engine.accumulation", config.engine.accumulation, 1)
+    _at_least("engine.clip", config.engine.clip, 0)
+    _between("augment.flip + augment.noise", config.augment.flip + config.augment.noise, 0, 1)
+    for key in ("flip", "noise", "erase", "erase_min_area", "erase_max_area", "shift"):
+        _between(f"augment.{key}", getattr(config.augment, key), 0, 1)
+    for stage in ("target", "adversary", "private"):
+        fit: FitConfig = getattr(config, stage)
+        _at_least(f"{stage}.epochs", fit.epochs, 1)
+        _at_least(f"{stage}.batch_size", fit.batch_size, 2)
+        _at_least(f"{stage}.lr", fit.lr, 0)
+        _at_least(f"{stage}.patience", fit.patience, 0)
+        _between(f"{stage}.ema", fit.ema, 0, 0.99999)
+        _between(f"{stage}.label_smoothing", fit.label_smoothing, 0, 1)
+    for key, pairs in (("attack.pairs", config.attack.pairs), ("protect.pairs", list(config.protect.pairs))):
+        if not pairs:
+            raise ConfigError(f"{key} is empty: accepted are tap-attribute pairs such as backbone-gender")
+        try:
+            names = [Pair.parse(pair).name for pair in pairs]
+        except ModelError as error:
+            raise ConfigError(f"{key}: {error}") from error
+        if len(set(names)) < len(names):
+            raise ConfigError(f"{key} names a pair twice: {', '.join(names)}")
+    for pair, weight in config.protect.pairs.items():
+        _at_least(f"protect.pairs.{pair}", weight, 0)
+        if pair.startswith("image-"):
+            raise ConfigError(f"protect.pairs: {pair} cannot be protected, the picture is not the network's to change")
+
+
+def digest(values: Any) -> str:
+    """SHA-256, in hexadecimal, of plain values in canonical JSON."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as a file that `--config` reads back."""
+    return yaml.safe_dump(config.to_dict(), sort_keys=False)
+
+
+def _between(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{key} is {value}: accepted are numbers from {low} to {high}")
+
+
+def _at_least(key: str, value: float, low: float) -> None:
+    if not value >= low:
+        raise ConfigError(f"{key} is {value}: accepted are numbers of at least {low}")
+
+
+def _one_of(key: str, value: str, accepted: Any) -> None:
+    if value not in accepted:
+        raise ConfigError(f"{key} is {value!r}: accepted are {', '.join(sorted(accepted))}")

@@ -1,0 +1,121 @@
+"""DeepSpeed, and nothing else of ours knows it: one task, one engine, one summed loss."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.utils import logger, safe_get_full_optimizer_state, safe_set_full_optimizer_state
+from torch import Tensor, nn
+
+from privatenet.distributed.config import EngineConfig, FitConfig
+from privatenet.distributed.env import Ranks
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Engine:
+    """Trains the parameters of `task` that ask for a gradient: mixed precision, data-parallel, ZeRO 0 to 2.
+
+    `task` maps (images, labels) to a dictionary of scalar losses; its "loss" is the one that is differentiated.
+    """
+
+    def __init__(self, task: nn.Module, fit: FitConfig, config: EngineConfig, ranks: Ranks) -> None:
+        logger.setLevel(logging.WARNING)
+        _use_torch_collectives()
+        self.named = {name: p for name, p in task.named_parameters() if p.requires_grad}
+        self.optimizer = _optimizer(fit, list(self.named.values()))
+        self.zero_stage = config.zero_stage
+        self.engine, *_ = deepspeed.initialize(
+            model=task, optimizer=self.optimizer, config=deepspeed_config(fit, config, ranks), dist_init_required=False
+        )
+        # Not before: DeepSpeed sends the first weights as flat bytes; and ZeRO's are views of its own flat buffers.
+        if config.channels_last and not config.zero_stage:
+            task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def step(self, images: Tensor, labels: dict[str, Tensor], lr: float) -> dict[str, Tensor]:
+        """Forward and backward of one micro-batch; the parameters move at the last one of a step. Returns the losses."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        losses: dict[str, Tensor] = self.engine(images, labels)
+        self.engine.backward(losses["loss"])
+        self.engine.step()
+        return {name: loss.detach() for name, loss in losses.items()}
+
+    def optimizer_state(self) -> tuple[dict[str, Tensor], int]:
+        """The optimiser's tensors by parameter, "<parameter>/<key>", and its step, whatever the ZeRO stage. All ranks."""
+        tensors = {
+            f"{name}/{key}": self._full(parameter, key).detach().cpu().clone()
+            for name, parameter in self.named.items()
+            for key in self._keys()
+        }
+        steps = [int(state["step"]) for state in self._states() if "step" in state]
+        return tensors, max(steps, default=0)
+
+    def load_optimizer_state(self, tensors: dict[str, Tensor], step: int) -> None:
+        """Set what `optimizer_state` returned, on any number of ranks and at any ZeRO stage. All ranks."""
+        if self.zero_stage:
+            self.engine.optimizer.refresh_fp32_params()  # ZeRO keeps its own copy of the weights just loaded
+        for full_name, tensor in tensors.items():
+            name, key = full_name.rsplit("/", 1)
+            parameter = self.named[name]
+            if self.zero_stage:
+                safe_set_full_optimizer_state(parameter, tensor.to(parameter.device), key)
+            else:
+                self.optimizer.state[parameter][key] = tensor.to(parameter.device)
+                if self._counts_steps():
+                    self.optimizer.state[parameter]["step"] = torch.tensor(float(step))
+        for state in self._states():
+            if "step" in state:
+                state["step"] = torch.tensor(float(step))
+
+    def _states(self) -> list[dict[str, Any]]:
+        inner = self.engine.optimizer.optimizer if self.zero_stage else self.optimizer
+        return list(inner.state.values())
+
+    def _keys(self) -> tuple[str, ...]:
+        present = {key for state in self._states() for key in state if key != "step" and state[key] is not None}
+        return tuple(sorted(present))
+
+    def _full(self, parameter: nn.Parameter, key: str) -> Tensor:
+        if self.zero_stage:
+            return safe_get_full_optimizer_state(parameter, key)
+        return self.optimizer.state[parameter][key]
+
+    def _counts_steps(self) -> bool:
+        return not isinstance(self.optimizer, torch.optim.SGD)
+
+
+def deepspeed_config(fit: FitConfig, config: EngineConfig, ranks: Ranks) -> dict[str, Any]:
+    """What DeepSpeed is told: sizes, ZeRO, and autocast that leaves parameters and normalisation in fp32."""
+    lower = config.precision != "fp32"
+    return {
+        "train_batch_size": fit.batch_size,
+        "train_micro_batch_size_per_gpu": fit.batch_size // (ranks.world_size * config.accumulation),
+        "gradient_accumulation_steps": config.accumulation,
+        "gradient_clipping": config.clip,
+        "zero_optimization": {"stage": config.zero_stage},
+        "torch_autocast": {"enabled": lower, "dtype": str(DTYPES[config.precision]).removeprefix("torch.")},
+        "steps_per_print": 2**31,
+    }
+
+
+@contextmanager
+def evaluation_precision(config: EngineConfig, device: torch.device) -> Iterator[None]:
+    """No gradients, and the same autocast as in training."""
+    with torch.inference_mode(), torch.autocast(device.type, DTYPES[config.precision], enabled=config.precision != "fp32"):
+        yield
+
+
+def _optimizer(fit: FitConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if fit.optimizer == "sgd":
+        return torch.optim.SGD(parameters, fit.lr, momentum=0.9, weight_decay=fit.weight_decay)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[fit.optimizer]
+    return kind(parameters, fit.lr, weight_decay=fit.weight_decay)
+
+
+def _use_torch_collectives() -> None:
+    """On CPUs DeepSpeed would compile a shared-memory all-reduce at first use, which needs a compiler and a minute."""
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -1,0 +1,71 @@
+"""Who this process is among the ranks, and the one place that reads what a launcher says of it."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place: `rank` of `world_size`, `local_rank` of `local_world_size` on this machine, its device."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the rank that prints, tracks and writes."""
+        return self.rank == 0
+
+
+def join() -> Ranks:
+    """Join the ranks that a launcher started (deepspeed, torchrun), or be the only one; sets threads and the device.
+
+    NCCL serves GPUs, gloo CPUs. Every process takes its share of the machine's cores: more threads than cores make
+    ranks wait for each other many times over.
+    """
+    if "RANK" not in os.environ:
+        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update({key: str(value) for key, value in alone.items()})
+        os.environ["MASTER_PORT"] = str(free_port())
+    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    local_rank = int(os.environ["LOCAL_RANK"])
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, num_cores() // local_world_size))
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=world_size)
+    return Ranks(rank, world_size, local_rank, local_world_size, device)
+
+
+def is_first() -> bool:
+    """Whether this process is the first rank, or not started by a launcher; known before ranks have joined."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def leave() -> None:
+    """Close the process group; every rank calls it, last."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,78 @@
+"""The data of a run as a stage sees them: what it trains on, what chooses its best model, what it is judged on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from privatenet.data_shards.errors import DataError
+from privatenet.data_shards.loader import Batch, DataConfig, Pictures, evaluation_batches, open_pictures
+from privatenet.data_shards.manifest import Manifest, Split, load_manifest, open_split
+from privatenet.data_shards.plan import Rows, evaluation_rows, known_rows, validation_mask
+from privatenet.data_shards.schema import Schema
+from privatenet.distributed.env import Ranks
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a split, and the pictures they come from."""
+
+    split: Split
+    pictures: Pictures
+    rows: Rows
+
+
+class Faces:
+    """A sharded data set, opened once for all stages; pictures are read or decoded when first asked for."""
+
+    def __init__(self, config: DataConfig, ranks: Ranks) -> None:
+        self.config, self.ranks = config, ranks
+        folder = Path(config.shards)
+        self.manifest: Manifest = load_manifest(folder)
+        self.schema: Schema = self.manifest.schema
+        self.fingerprint: str = self.manifest.fingerprint
+        self.train, self.test = open_split(folder, "train"), open_split(folder, "test")
+        target = self.train.labels[:, self.schema.names.index(self.schema.target)]
+        self.held_out = validation_mask(self.train.names, target, config.validation)
+        if config.validation and not self.held_out.any():
+            raise DataError(f"{folder}: data.validation {config.validation} leaves no sample to choose the best model on")
+
+    def training(self, attributes: Sequence[str]) -> Part:
+        """Samples of the training split to learn from, in which all `attributes` are known."""
+        return Part(self.train, self._train_pictures, self._rows(self.train, attributes, ~self.held_out))
+
+    def validation(self, attributes: Sequence[str]) -> Part:
+        """Samples of the training split that no stage learns from, in which all `attributes` are known."""
+        return Part(self.train, self._train_pictures, self._rows(self.train, attributes, self.held_out))
+
+    def testing(self) -> Part:
+        """The whole test split."""
+        return Part(self.test, self._test_pictures, np.arange(len(self.test), dtype=np.int64))
+
+    def batches(self, part: Part, batch_size: int) -> Iterator[Batch]:
+        """This rank's share of `part`, each sample once over all ranks."""
+        rows = evaluation_rows(part.rows, self.ranks.world_size, self.ranks.rank)
+        return evaluation_batches(part.split, part.pictures, rows, batch_size)
+
+    def class_frequencies(self, attribute: str) -> Tensor:
+        """Share of each class among the training samples whose label is known, float32 [K]."""
+        labels = self.train.labels[~self.held_out, self.schema.names.index(attribute)]
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.schema.attribute(attribute).classes))
+        return torch.from_numpy(counts / counts.sum()).float()
+
+    def _rows(self, split: Split, attributes: Sequence[str], mask: np.ndarray) -> Rows:
+        columns = [self.schema.names.index(self.schema.attribute(name).name) for name in attributes]
+        known = known_rows(split.labels[:, columns])
+        return known[mask[known]]
+
+    @cached_property
+    def _train_pictures(self) -> Pictures:
+        return open_pictures(self.train, np.arange(len(self.train)), self.ranks.device, self.config)
+
+    @cached_property
+    def _test_pictures(self) -> Pictures:
+        return open_pictures(self.test, np.arange(len(self.test)), self.ranks.device, self.config)

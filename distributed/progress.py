@@ -1,0 +1,53 @@
+"""What a person sees while a part trains: a live bar on a terminal, one line per epoch elsewhere. Rank 0 only."""
+
+import sys
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class EpochProgress:
+    """Shows epochs as they go; `console` also takes any other line. Silent where `visible` is False."""
+
+    def __init__(self, part: str, epochs: int, steps_per_epoch: int, batch_size: int, visible: bool) -> None:
+        self.part, self.epochs, self.steps_per_epoch, self.batch_size = part, epochs, steps_per_epoch, batch_size
+        self.visible = visible
+        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), quiet=not visible)
+        columns = [TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()]
+        self.bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console, transient=True)
+        self.live = visible and self.console.is_terminal
+        self.task = self.bar.add_task(part, total=epochs * steps_per_epoch, note="")
+
+    def __enter__(self) -> "EpochProgress":
+        if self.live:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.bar.stop()
+
+    def step(self, done: int, loss: float | None) -> None:
+        """Move the bar to `done` steps of all; `loss` is shown where it is known."""
+        if self.live:
+            self.bar.update(self.task, completed=done)
+            if loss is not None:
+                self.bar.update(self.task, note=f"loss {loss:.3f}")
+
+    def epoch(self, number: int, losses: Mapping[str, float], figures: Mapping[str, float], images_per_s: float) -> None:
+        """Print one line for the finished epoch `number` (from 1)."""
+        parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        results = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        left = (self.epochs - number) * self.steps_per_epoch * self.batch_size / images_per_s
+        self.console.print(
+            f"{self.part:8s} epoch {number}/{self.epochs}  {parts}  |  validation {results}  |  "
+            f"{images_per_s:.0f} images/s, {clock(left)} left"
+        )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    whole = int(seconds)
+    hours, minutes = whole // 3600, whole % 3600 // 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -1,0 +1,88 @@
+"""Batch statistics and ranks: averaged before a network is evaluated or saved, or computed over all ranks throughout."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from privatenet.models.arm import BatchMean
+
+
+def average_statistics(module: nn.Module) -> None:
+    """Replace every running statistic in `module` by its mean over the ranks. All ranks call it."""
+    buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
+    if not buffers or dist.get_world_size() == 1:
+        return
+    flat = torch.cat([buffer.flatten() for buffer in buffers])
+    dist.all_reduce(flat)
+    parts = (flat / dist.get_world_size()).split([buffer.numel() for buffer in buffers])
+    for buffer, part in zip(buffers, parts, strict=True):
+        buffer.copy_(part.view_as(buffer))
+
+
+def synchronise_statistics(module: nn.Module) -> nn.Module:
+    """Make BatchNorm and the amend module's batch mean in `module` use the samples of all ranks; returns `module`.
+
+    Unlike torch's SyncBatchNorm this works on CPUs too. Every rank must hold equally many samples.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, SyncBatchNorm(child))
+        elif isinstance(child, BatchMean):
+            setattr(module, name, SyncBatchMean())
+        else:
+            synchronise_statistics(child)
+    return module
+
+
+class SyncBatchNorm(nn.BatchNorm2d):
+    """BatchNorm over the pictures of all ranks, with `norm`'s parameters and statistics (the same tensors)."""
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        self.weight, self.bias = norm.weight, norm.bias
+        self.running_mean, self.running_var = norm.running_mean, norm.running_var
+        self.num_batches_tracked = norm.num_batches_tracked
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.momentum is not None
+        wide = input.float()
+        mean = mean_over_ranks(wide.mean(dim=(0, 2, 3)))
+        variance = mean_over_ranks((wide - mean[:, None, None]).square().mean(dim=(0, 2, 3)))
+        count = dist.get_world_size() * input.numel() // input.shape[1]
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return ((wide - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+
+
+class SyncBatchMean(BatchMean):
+    """The amend module's mean over batch and channels, over the batches of all ranks."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return mean_over_ranks(super().forward(features))
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of `value` over the ranks, differentiable: its gradient is the mean of the ranks' gradients."""
+    return _MeanOverRanks.apply(value)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _MeanOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.detach().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total / dist.get_world_size()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total / dist.get_world_size()

@@ -1,0 +1,47 @@
+"""The `privatenet` command: finds the subcommand, each of which reads its own arguments."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "shards": ("privatenet.launch.commands.shards", "build, verify and show the tar shards of a labelled face data set"),
+    "train": ("privatenet.launch.train", "train one stage: target, adversary or private"),
+    "run": ("privatenet.launch.commands.run", "train all stages in order on one or more ranks, and print what leaks"),
+    "doctor": ("privatenet.launch.commands.doctor", "tell what this machine offers, what is missing and what to type"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `privatenet ARGV`; returns the exit code: 0, or 2 for bad input."""
+    arguments = sys.argv[1:] if argv is None else argv
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        from importlib.metadata import version
+
+        print(f"privatenet {version('privatenet')}")
+        return 0
+    if name not in COMMANDS:
+        print(f"privatenet: error: there is no command {name!r}: accepted are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(COMMANDS[name][0])
+    if name in ("shards", "run"):
+        from privatenet.launch.exits import guarded
+
+        return guarded(lambda: module.main(arguments[1:]))
+    return int(module.main(arguments[1:]))
+
+
+def usage() -> str:
+    lines = "\n".join(f"  {name:8s} {summary}" for name, (_, summary) in COMMANDS.items())
+    return (
+        "usage: privatenet COMMAND ...\n\n"
+        "Train image classifiers that recognise one thing about a face and keep the others to themselves.\n\n"
+        f"{lines}\n\n"
+        "`privatenet COMMAND --help` says more about each.\n\n"
+        "A first run, with rendered faces:\n"
+        "  privatenet shards build synthetic --out shards/demo\n"
+        "  privatenet run --config demo.yaml"
+    )

@@ -1,0 +1,96 @@
+"""What launchers start: one process of a training run.
+
+privatenet train STAGE --config F --a.b value                                   one process
+deepspeed --num_gpus N --module privatenet.launch.train STAGE --config F ...    one node
+deepspeed --hostfile H --module privatenet.launch.train STAGE --config F ...    several
+torchrun --nproc_per_node N -m privatenet.launch.train STAGE --config F ...
+"""
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from privatenet.distributed import env
+from privatenet.distributed.config import Config, ConfigError, add_config_arguments, resolve_config
+from privatenet.distributed.faces import Faces
+from privatenet.launch.exits import guarded
+from privatenet.launch.summary import show_all, show_part
+
+STAGES = ("target", "adversary", "private", "run")
+CONFIGS = Path(__file__).resolve().parent / "configs"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train the stage that `argv` names on the ranks that a launcher made, or alone; returns the exit code."""
+    arguments = [word for word in (sys.argv[1:] if argv is None else argv) if not word.startswith("--local_rank")]
+    return guarded(lambda: _train(*parse(arguments)), env.is_first)
+
+
+def parse(arguments: list[str]) -> tuple[Config, str]:
+    """The configuration and the stage. Raises `ConfigError`; `--help` prints and exits."""
+    config, parsed = resolve_config(parser(), with_ready_configs(arguments))
+    return config, parsed.stage
+
+
+def parser() -> ArgumentParser:
+    description = (
+        "Train one stage of a private network: the target network, the adversaries that attack it, or the private "
+        "network. `run` does all of them in order. Finished parts are found and not trained again, an interrupted one "
+        "goes on where it was."
+    )
+    built = ArgumentParser(prog="privatenet train", description=description, exit_on_error=False)
+    built.add_argument("stage", choices=STAGES, metavar="STAGE", help="target, adversary, private, or run for all.")
+    add_config_arguments(built)
+    return built
+
+
+def with_ready_configs(arguments: list[str]) -> list[str]:
+    """Let `--config demo.yaml` mean the ready one of that name where there is no such file here."""
+    out = list(arguments)
+    for place, word in enumerate(arguments):
+        if place and arguments[place - 1] == "--config":
+            out[place] = _ready(word)
+        elif word.startswith("--config="):
+            out[place] = "--config=" + _ready(word.removeprefix("--config="))
+    return out
+
+
+def _ready(name: str) -> str:
+    if Path(name).is_file():
+        return name
+    if (CONFIGS / name).is_file():
+        return str(CONFIGS / name)
+    ready = ", ".join(sorted(path.name for path in CONFIGS.glob("*.yaml")))
+    raise ConfigError(f"--config {name}: no such file; ready ones are {ready}")
+
+
+def _train(config: Config, stage: str) -> int:
+    # The engine takes seconds to import: not before the settings are known to be good.
+    from privatenet.distributed.stages import run_all, run_part
+
+    ranks = env.join()
+    try:
+        faces = Faces(config.data, ranks)
+        say = partial(print, flush=True) if ranks.first else _silent
+        if stage == "run":
+            parts = run_all(config, faces, ranks, say)
+            if ranks.first:
+                show_all(parts, config)
+        else:
+            part = run_part(stage, config, faces, ranks, say)
+            if ranks.first:
+                show_part(part)
+    finally:
+        env.leave()
+    return 0
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())

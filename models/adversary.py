@@ -1,0 +1,75 @@
+"""Adversaries: networks that predict a private attribute from what a tap shows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from privatenet.models.arm import Affinity, ArmHead
+from privatenet.models.errors import ModelError
+from privatenet.models.network import Network, NetworkSpec, build_network, check_tap
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What an adversary looks at and what it is after."""
+
+    tap: str
+    attribute: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.tap}-{self.attribute}"
+
+    @classmethod
+    def parse(cls, name: str) -> "Pair":
+        """The pair called `name`, such as "backbone-gender"; an attribute may contain further hyphens."""
+        tap, _, attribute = name.partition("-")
+        if not tap or not attribute:
+            raise ModelError(f"pair {name!r} is malformed; accepted: TAP-ATTRIBUTE, such as backbone-gender")
+        return cls(tap, attribute)
+
+
+def build_adversary(
+    network_spec: NetworkSpec,
+    tap_shapes: Mapping[str, tuple[int, ...]],
+    tap: str,
+    num_classes: int,
+    affinity: Affinity = "ema",
+) -> nn.Module:
+    """The paper's adversary on `tap`, giving logits [B, num_classes]: ARM on a map, a linear layer on a vector.
+
+    On "image" it is the whole network of `network_spec`, on the picture. Raises ModelError for an unknown tap.
+    """
+    check_tap(network_spec, tap)
+    if tap == "image":
+        return ImageAdversary(build_network(replace(network_spec, num_classes=num_classes, affinity=affinity)))
+    if len(shape := tap_shapes[tap]) == 1:
+        return nn.Linear(shape[0], num_classes)
+    channels, height, width = shape
+    return ArmAdversary(ArmHead(channels, (height, width), num_classes, affinity))
+
+
+class ArmAdversary(nn.Module):
+    """A feature map [B, C, h, w] to the private attribute's logits [B, K]."""
+
+    def __init__(self, head: ArmHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: Tensor) -> Tensor:
+        logits: Tensor
+        logits, _ = self.head(features)
+        return logits
+
+
+class ImageAdversary(nn.Module):
+    """Pictures [B, 3, S, S] to the private attribute's logits [B, K]."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor
+        logits, _ = self.network(images)
+        return logits

@@ -1,0 +1,127 @@
+"""What labels mean: encoding, the schema's own checks, and its YAML and JSON forms."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from privatenet.data_shards.errors import DataError
+from privatenet.data_shards.rafdb import RAFDB_SCHEMA
+from privatenet.data_shards.schema import UNSURE, Attribute, Schema
+
+EMOTION = Attribute("emotion", {"7": "neutral", "4": "happiness"})
+GENDER = Attribute("gender", {"0": "male", "1": "female"}, unsure="2")
+
+FACES_YAML = """
+name: faces
+target: emotion
+attributes:
+  emotion:
+    classes: {4: happiness, 1: surprise}
+  gender:
+    classes: {0: male, 1: female}
+    unsure: 2
+  age_group:
+    classes: {0: 0-3, 1: 4-19, 2: 70+}
+  glasses:
+    classes: [without, with]
+"""
+
+
+def test_labels_become_class_indices_in_the_order_written_not_sorted() -> None:
+    assert [EMOTION.encode("7"), EMOTION.encode("4")] == [0, 1]
+    assert EMOTION.classes == ("neutral", "happiness")
+
+
+def test_unsure_is_not_a_class() -> None:
+    assert GENDER.encode("2") == UNSURE
+    assert GENDER.classes == ("male", "female")
+
+
+@pytest.mark.parametrize("written", ["9", "", "male", "-1", "1.0", " 1"])
+def test_an_unknown_label_is_refused_with_what_is_accepted(written: str) -> None:
+    with pytest.raises(DataError, match=r"accepted: 0 \(male\), 1 \(female\), 2 \(unsure\)") as caught:
+        GENDER.encode(written)
+    assert f"label '{written}'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("Gender", {"0": "male", "1": "female"}), "lower-case"),
+        (("", {"0": "male", "1": "female"}), "lower-case"),
+        (("gender", {"0": "male"}), "2 or more"),
+        (("gender", {"0": "male", "1": "male"}), "two labels for the class 'male'"),
+        (("gender", {"0": "male", "1": "female"}, "1"), "both a class and the unsure label"),
+        (("gender", {"0": "male", "1": "female", "2": "unsure"}), "class 'unsure'"),
+    ],
+)
+def test_an_impossible_attribute_is_refused(arguments: tuple[str, dict[str, str]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Attribute(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": "mood"}, "target 'mood'.*accepted: emotion, gender"),
+        ({"private": ("race",)}, "private attribute 'race'.*accepted: gender"),
+        ({"private": ("emotion",)}, "private attribute 'emotion'"),
+        ({"private": ("gender", "gender")}, "twice"),
+        ({"attributes": (EMOTION, GENDER, GENDER)}, "two attributes called 'gender'"),
+        ({"name": "my faces"}, "lower-case"),
+    ],
+)
+def test_an_impossible_schema_is_refused(change: dict[str, object], message: str) -> None:
+    fields = {"name": "faces", "target": "emotion", "attributes": (EMOTION, GENDER), "private": ("gender",)}
+    with pytest.raises(DataError, match=message):
+        Schema(**(fields | change))  # type: ignore[arg-type]
+
+
+def test_yaml_keeps_class_order_and_makes_every_other_attribute_private(tmp_path: Path) -> None:
+    path = tmp_path / "faces.yaml"
+    path.write_text(FACES_YAML)
+    schema = Schema.from_yaml(path)
+    assert schema.names == ("emotion", "gender", "age_group", "glasses")
+    assert schema.private == ("gender", "age_group", "glasses")
+    assert schema.attribute("emotion").classes == ("happiness", "surprise")
+    assert schema.attribute("gender").unsure == "2"
+    assert schema.attribute("age_group").classes == ("0-3", "4-19", "70+")
+    assert schema.attribute("glasses").encode("with") == 1
+
+
+def test_a_schema_survives_json_and_yaml() -> None:
+    assert Schema.from_dict(json.loads(json.dumps(RAFDB_SCHEMA.to_dict()))) == RAFDB_SCHEMA
+    assert Schema.from_dict(yaml.safe_load(yaml.safe_dump(RAFDB_SCHEMA.to_dict(), sort_keys=False))) == RAFDB_SCHEMA
+
+
+def test_no_private_attribute_is_a_choice_one_can_make() -> None:
+    assert Schema.from_dict(RAFDB_SCHEMA.to_dict() | {"private": []}).private == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "is not YAML"),
+        ("- a", "accepted: a mapping"),
+        ("name: faces\ntarget: emotion", "no `attributes`"),
+        (FACES_YAML + "privat: [gender]", "key `privat`.*accepted: attributes, name, private, target"),
+        (FACES_YAML + "private: gender", "`private` is 'gender', accepted: a list"),
+        (FACES_YAML.replace("without, with", "no, yes"), "False.*put it in quotes"),
+        (FACES_YAML.replace("0: 0-3", "0: 2001-04-19"), "datetime.*put it in quotes"),
+        (FACES_YAML.replace("{0: male, 1: female}", "5"), "attribute 'gender': classes is 5"),
+        (FACES_YAML.replace("without, with", "with, with"), "two classes called 'with'"),
+    ],
+)
+def test_a_wrong_schema_file_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "faces.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        Schema.from_yaml(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_schema_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"faces\.yaml: cannot be read"):
+        Schema.from_yaml(tmp_path / "faces.yaml")
