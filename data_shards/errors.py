@@ -2,4 +2,4 @@
 
 
 class DataError(ValueError):
-    """A data set, label or shard is not what it should be; the message names the file, the value and what is accepted."""
+    """A data set, label or shard is not what it should be; the message names file, value and what is accepted."""

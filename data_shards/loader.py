@@ -1,4 +1,4 @@
-"""Pictures from shards to batches, by either of two ways: decoded once and kept, or read and decoded as they are needed."""
+"""Pictures from shards to batches, by either of two ways: decoded once and kept, or decoded as they are needed."""
 
 import os
 from collections import deque
@@ -72,7 +72,7 @@ class StreamedPictures:
 
 
 class CachedPictures:
-    """Decode every row of `rows` once, by `workers` threads, and keep them on the device if half its free memory holds them."""
+    """Decode `rows` once, by `workers` threads, and keep them: on the device if half its free memory holds them."""
 
     def __init__(self, split: Split, rows: Rows, device: torch.device, workers: int) -> None:
         pieces = np.array_split(rows, max(1, len(rows) // 256))
@@ -92,7 +92,9 @@ class CachedPictures:
 def open_pictures(split: Split, rows: Rows, device: torch.device, config: DataConfig) -> Pictures:
     """Choose the way of `config.mode` for these rows of the split."""
     height, width = split.image_size
-    cached = len(rows) * 3 * height * width <= config.cache_gib * 2**30 if config.mode == "auto" else config.mode == "cached"
+    cached = (
+        len(rows) * 3 * height * width <= config.cache_gib * 2**30 if config.mode == "auto" else config.mode == "cached"
+    )
     return CachedPictures(split, rows, device, config.workers) if cached else StreamedPictures(split, device)
 
 
@@ -131,7 +133,7 @@ def make_batch(split: Split, pictures: Pictures, rows: Rows, positions: Rows) ->
 
 
 def decode(split: Split, rows: Sequence[int] | Rows) -> Tensor:
-    """Read and decode rows of a split: uint8 [B, 3, H, W]. Raises `DataError` naming a picture that cannot be decoded."""
+    """Read and decode rows of a split: uint8 [B, 3, H, W]. `DataError` names one that cannot be decoded."""
     height, width = split.image_size
     out = torch.empty(len(rows), 3, height, width, dtype=torch.uint8)
     files: dict[int, int] = {}

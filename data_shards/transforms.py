@@ -1,7 +1,7 @@
 """From uint8 pictures to what a network takes, on the device, a whole batch at once, every sample with its own chance.
 
-Random numbers are a function of (seed, the sample's place in the run): the same pictures come out whatever the number of
-ranks, workers or micro-batches, and on every kind of device.
+Random numbers are a function of (seed, the sample's place in the run): the same pictures come out whatever the number
+of ranks, workers or micro-batches, and on every kind of device.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,9 @@ def augment(images: Tensor, size: int, config: AugmentConfig, seed: int, positio
     choice, *chances = uniform(seed, positions, 12).unbind(1)
     pixels = images.float()
     if config.noise:
-        pixels = add_noise(pixels, (choice >= config.flip) & (choice < config.flip + config.noise), config, seed, positions)
+        pixels = add_noise(
+            pixels, (choice >= config.flip) & (choice < config.flip + config.noise), config, seed, positions
+        )
     pixels = resize(pixels, size)
     if config.shift or config.scale or config.rotate:
         pixels = move(pixels, config, *chances[0:4])

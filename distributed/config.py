@@ -34,8 +34,8 @@ class ModelConfig:
         weights: Initial weights of the backbone: none, imagenet (torchvision downloads them), or a local file.
         image_size: Side of the pictures that the network sees, in pixels.
         head: arm (the amend module of Shi and Zhu, and a linear layer) or linear.
-        affinity: What the amend module shares between pictures: the running mean (ema), the batch's mean as in the paper
-            (batch; a picture's output then depends on its neighbours), or nothing (none).
+        affinity: What the amend module shares between pictures: the running mean (ema), the batch's mean as in the
+            paper (batch; a picture's output then depends on its neighbours), or nothing (none).
     """
 
     backbone: str = "resnet18"
@@ -155,8 +155,8 @@ class TrackingConfig:
 class Config:
     """Everything that decides a run. `output` holds one folder per part: target, known, private, unknown."""
 
-    data: DataConfig = DataConfig()
-    augment: AugmentConfig = AugmentConfig()
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = ModelConfig()
     engine: EngineConfig = EngineConfig()
     target: FitConfig = FitConfig()

@@ -33,10 +33,10 @@ class Engine:
         )
         # Not before: DeepSpeed sends the first weights as flat bytes; and ZeRO's are views of its own flat buffers.
         if config.channels_last and not config.zero_stage:
-            task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            task.to(memory_format=torch.channels_last)
 
     def step(self, images: Tensor, labels: dict[str, Tensor], lr: float) -> dict[str, Tensor]:
-        """Forward and backward of one micro-batch; the parameters move at the last one of a step. Returns the losses."""
+        """Forward and backward of one micro-batch; parameters move at the last one of a step. Returns losses."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         losses: dict[str, Tensor] = self.engine(images, labels)
@@ -45,7 +45,7 @@ class Engine:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def optimizer_state(self) -> tuple[dict[str, Tensor], int]:
-        """The optimiser's tensors by parameter, "<parameter>/<key>", and its step, whatever the ZeRO stage. All ranks."""
+        """The optimiser's tensors by parameter, "<parameter>/<key>", and its step, at any ZeRO stage. All ranks."""
         tensors = {
             f"{name}/{key}": self._full(parameter, key).detach().cpu().clone()
             for name, parameter in self.named.items()
@@ -81,8 +81,10 @@ class Engine:
 
     def _full(self, parameter: nn.Parameter, key: str) -> Tensor:
         if self.zero_stage:
-            return safe_get_full_optimizer_state(parameter, key)
-        return self.optimizer.state[parameter][key]
+            full: Tensor = safe_get_full_optimizer_state(parameter, key)
+            return full
+        own: Tensor = self.optimizer.state[parameter][key]
+        return own
 
     def _counts_steps(self) -> bool:
         return not isinstance(self.optimizer, torch.optim.SGD)
@@ -105,14 +107,17 @@ def deepspeed_config(fit: FitConfig, config: EngineConfig, ranks: Ranks) -> dict
 @contextmanager
 def evaluation_precision(config: EngineConfig, device: torch.device) -> Iterator[None]:
     """No gradients, and the same autocast as in training."""
-    with torch.inference_mode(), torch.autocast(device.type, DTYPES[config.precision], enabled=config.precision != "fp32"):
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, DTYPES[config.precision], enabled=config.precision != "fp32"),
+    ):
         yield
 
 
 def _optimizer(fit: FitConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if fit.optimizer == "sgd":
         return torch.optim.SGD(parameters, fit.lr, momentum=0.9, weight_decay=fit.weight_decay)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[fit.optimizer]
+    kind = torch.optim.Adam if fit.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, fit.lr, weight_decay=fit.weight_decay)
 
 

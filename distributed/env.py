@@ -43,6 +43,7 @@ def join() -> Ranks:
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(max(1, num_cores() // local_world_size))
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what DeepSpeed would find out, with a warning
     if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=world_size)
     return Ranks(rank, world_size, local_rank, local_world_size, device)

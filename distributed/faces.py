@@ -39,7 +39,9 @@ class Faces:
         target = self.train.labels[:, self.schema.names.index(self.schema.target)]
         self.held_out = validation_mask(self.train.names, target, config.validation)
         if config.validation and not self.held_out.any():
-            raise DataError(f"{folder}: data.validation {config.validation} leaves no sample to choose the best model on")
+            raise DataError(
+                f"{folder}: data.validation {config.validation} leaves no sample to choose the best model on"
+            )
 
     def training(self, attributes: Sequence[str]) -> Part:
         """Samples of the training split to learn from, in which all `attributes` are known."""
@@ -67,7 +69,8 @@ class Faces:
     def _rows(self, split: Split, attributes: Sequence[str], mask: np.ndarray) -> Rows:
         columns = [self.schema.names.index(self.schema.attribute(name).name) for name in attributes]
         known = known_rows(split.labels[:, columns])
-        return known[mask[known]]
+        rows: Rows = known[mask[known]]
+        return rows
 
     @cached_property
     def _train_pictures(self) -> Pictures:

@@ -1,20 +1,20 @@
 """The training loop of every stage.
 
-    for each micro-batch, from where the state says:
-        augment on the device -> engine step (forward, backward, update)
-        every few steps: was anyone asked to stop, is the loss finite?
-        at the end of an epoch: average statistics over ranks -> validate -> keep the best -> record -> checkpoint
+for each micro-batch, from where the state says:
+    augment on the device -> engine step (forward, backward, update)
+    every few steps: was anyone asked to stop, is the loss finite?
+    at the end of an epoch: average statistics over ranks -> validate -> keep the best -> record -> checkpoint
 """
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from privatenet.data_shards.loader import training_batches
@@ -32,6 +32,7 @@ from privatenet.distributed.schedule import learning_rate
 from privatenet.distributed.signals import Interrupted, StopRequest
 from privatenet.distributed.statistics import average_statistics, synchronise_statistics
 from privatenet.distributed.track import Tracker
+from privatenet.models.joint import Task
 
 CHECK_EVERY = 10
 EVALUATION_BATCH = 128
@@ -47,7 +48,7 @@ class Job:
     figure for each separately kept piece of the task, by its prefix in the task's state: the higher, the better.
     """
 
-    task: nn.Module
+    task: Task
     heads: Mapping[str, str]
     figures: Callable[[Scores, Mapping[str, float]], dict[str, float]]
     training: Part
@@ -75,8 +76,8 @@ def fit(
 ) -> dict[str, tuple[float, int]]:
     """Train `job.task` to the end, or on from the newest checkpoint in `folder`; it is left with its best weights.
 
-    Returns each piece's best figure and the epoch it is from. Raises `Interrupted` after saving where training was asked
-    to stop, and `Diverged` where the loss is not finite; both on all ranks.
+    Returns each piece's best figure and the epoch it is from. Raises `Interrupted` after saving where training was
+    asked to stop, and `Diverged` where the loss is not finite; both on all ranks.
     """
     settings, task = job.fit, job.task.to(ranks.device)
     if config.engine.sync_statistics and ranks.world_size > 1:
@@ -86,8 +87,10 @@ def fit(
         ranks.world_size, ranks.rank, config.engine.accumulation, config.data.window,
     )  # fmt: skip
     # Copied before the engine hangs its own state on the parameters.
-    average = AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True) if settings.ema else None
-    judged = average.module if average else task
+    average = (
+        AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True) if settings.ema else None
+    )
+    judged = cast(Task, average.module) if average else task
     engine = Engine(task, settings, config.engine, ranks)
     state, best = _resume(folder, task, judged, engine)
     shown = EpochProgress(folder.name, settings.epochs, plan.steps_per_epoch, settings.batch_size, ranks.first)
@@ -97,38 +100,53 @@ def fit(
         batches = training_batches(job.training.split, job.training.pictures, plan, state.data, config.data)
         for batch, data in batches if not _finished(state, settings, plan) else ():
             images = augment(batch.images, config.model.image_size, config.augment, config.seed, batch.positions)
-            losses = engine.step(_layout(images, config), batch.labels, learning_rate(settings, state.step, plan.steps_per_epoch))
+            losses = engine.step(
+                _layout(images, config), batch.labels, learning_rate(settings, state.step, plan.steps_per_epoch)
+            )
             means.add(losses)
             if data.sample % settings.batch_size:
                 continue
             state, steps = replace(state, step=state.step + 1, data=data), steps + 1
             if average:
                 average.update_parameters(task)
-            checked = state.step % CHECK_EVERY == 0
-            progress.step(state.step, float(losses["loss"]) if checked and progress.live else None)
-            if checked and request.check(losses["loss"]):
-                _save(folder, state, task, judged, best, engine, ranks)
-                raise Interrupted(f"{folder.name} stopped at step {state.step}; the same command goes on from there")
+            speed = steps * settings.batch_size / (time.monotonic() - began)
+            progress.step(state.step, losses["loss"], speed)
             if data.sample < plan.samples_per_epoch:
+                if state.step % CHECK_EVERY == 0 and request.check(losses["loss"]):
+                    _save(folder, state, task, judged, best, engine, ranks)
+                    raise Interrupted(
+                        f"{folder.name} stopped at step {state.step}; the same command goes on from there"
+                    )
                 continue
 
+            asked = request.check(losses["loss"])
             trained = means.means()  # the host waits for the device here
-            speed = steps * settings.batch_size / (time.monotonic() - began)
             for module in {id(m): m for m in (task, judged)}.values():
                 _average_trained(module)
             scores, validated = evaluate(judged, job.heads, job.validation, config, faces, ranks, losses=True)
-            state, best = _keep_best(state, best, judged, job.figures(scores, validated))
+            chosen_by = job.figures(scores, validated) if len(job.validation.rows) else _newest(task, data.epoch)
+            state, best = _keep_best(state, best, judged, chosen_by)
             _record(progress, tracker, data.epoch + 1, trained, scores, speed)
             _save(folder, state, task, judged, best, engine, ranks)
             if _finished(state, settings, plan):
                 break
+            if asked:
+                raise Interrupted(
+                    f"{folder.name} stopped after epoch {data.epoch + 1}; the same command goes on from there"
+                )
             means, began, steps = LossMeans(), time.monotonic(), 0
     task.load_state_dict({**task.state_dict(), **{name: tensor.to(ranks.device) for name, tensor in best.items()}})
     return state.best
 
 
 def evaluate(
-    task: nn.Module, heads: Mapping[str, str], part: Part, config: Config, faces: Faces, ranks: Ranks, losses: bool = False
+    task: nn.Module,
+    heads: Mapping[str, str],
+    part: Part,
+    config: Config,
+    faces: Faces,
+    ranks: Ranks,
+    losses: bool = False,
 ) -> tuple[dict[str, Score], dict[str, float]]:
     """Score the task's predictions over `part`, exactly, over all ranks; with `losses` also their means over samples.
 
@@ -142,14 +160,14 @@ def evaluate(
     with evaluation_precision(config.engine, ranks.device):
         for batch in faces.batches(part, EVALUATION_BATCH):
             images = _layout(prepare(batch.images, config.model.image_size), config)
-            for head, logits in task.predict(images).items():  # type: ignore[operator]
+            for head, logits in task.predict(images).items():
                 tally.add(head, logits, batch.labels[heads[head]])
             if losses:
                 for name, loss in task(images, batch.labels).items():
                     sums[name] = sums.get(name, torch.zeros_like(count)) + loss.float() * len(images)
                 count += len(images)
     task.train()
-    return tally.scores(), _mean_losses(sums, count) if losses else {}
+    return tally.scores(), _mean_losses(sums, count) if losses and len(part.rows) else {}
 
 
 def _mean_losses(sums: Mapping[str, Tensor], count: Tensor) -> dict[str, float]:
@@ -172,13 +190,18 @@ def _finished(state: TrainState, settings: FitConfig, plan: TrainingPlan) -> boo
     return state.step >= settings.epochs * plan.steps_per_epoch or out_of_patience
 
 
-def _average_trained(task: nn.Module) -> None:
-    for module in task.trained.values():  # type: ignore[operator,union-attr]
+def _newest(task: Task, epoch: int) -> dict[str, float]:
+    """Without validation the latest weights count as the best."""
+    return dict.fromkeys(task.trained, float(epoch))
+
+
+def _average_trained(task: Task) -> None:
+    for module in task.trained.values():
         average_statistics(module)
 
 
 def _keep_best(
-    state: TrainState, best: dict[str, Tensor], task: nn.Module, figures: Mapping[str, float]
+    state: TrainState, best: dict[str, Tensor], task: Task, figures: Mapping[str, float]
 ) -> tuple[TrainState, dict[str, Tensor]]:
     better = [name for name, figure in figures.items() if name not in state.best or figure > state.best[name][0]]
     prefixes = tuple(f"{name}." for name in better)
@@ -187,14 +210,19 @@ def _keep_best(
     return replace(state, best=record, waited=0 if better else state.waited + 1), {**best, **kept}
 
 
-def trained_tensors(task: nn.Module) -> dict[str, Tensor]:
+def trained_tensors(task: Task) -> dict[str, Tensor]:
     """Weights and statistics of what the task trains, by their names in the task; what is frozen is left out."""
-    prefixes = tuple(f"{name}." for name in task.trained)  # type: ignore[union-attr]
+    prefixes = tuple(f"{name}." for name in task.trained)
     return {name: tensor.detach() for name, tensor in task.state_dict().items() if name.startswith(prefixes)}
 
 
 def _record(
-    progress: EpochProgress, tracker: Tracker | None, epoch: int, trained: Mapping[str, float], scores: Scores, speed: float
+    progress: EpochProgress,
+    tracker: Tracker | None,
+    epoch: int,
+    trained: Mapping[str, float],
+    scores: Scores,
+    speed: float,
 ) -> None:
     progress.epoch(epoch, trained, {head: result.accuracy for head, result in scores.items()}, speed)
     if tracker:
@@ -204,11 +232,19 @@ def _record(
 
 def score_metrics(split: str, scores: Scores) -> dict[str, float]:
     """Scores as flat metrics: "test/backbone-gender/accuracy"."""
-    return {f"{split}/{head}/{name}": value for head, result in scores.items() for name, value in asdict(result).items()}
+    return {
+        f"{split}/{head}/{name}": value for head, result in scores.items() for name, value in asdict(result).items()
+    }
 
 
 def _save(
-    folder: Path, state: TrainState, task: nn.Module, judged: nn.Module, best: dict[str, Tensor], engine: Engine, ranks: Ranks
+    folder: Path,
+    state: TrainState,
+    task: nn.Module,
+    judged: Task,
+    best: dict[str, Tensor],
+    engine: Engine,
+    ranks: Ranks,
 ) -> None:
     _average_trained(task)
     optimizer, optimizer_step = engine.optimizer_state()
@@ -224,7 +260,7 @@ def _save(
     dist.barrier()
 
 
-def _resume(folder: Path, task: nn.Module, judged: nn.Module, engine: Engine) -> tuple[TrainState, dict[str, Tensor]]:
+def _resume(folder: Path, task: Task, judged: Task, engine: Engine) -> tuple[TrainState, dict[str, Tensor]]:
     dist.barrier()
     found: Checkpoint | None = checkpoint.newest(folder / "checkpoints")
     if found is None:

@@ -46,7 +46,9 @@ class Tally:
         dist.all_reduce(flat)
         dist.all_reduce(losses)
         sizes = [counts.numel() for counts in self.counts.values()]
-        matrices = [part.view(counts.shape) for part, counts in zip(flat.split(sizes), self.counts.values(), strict=True)]
+        matrices = [
+            part.view(counts.shape) for part, counts in zip(flat.split(sizes), self.counts.values(), strict=True)
+        ]
         return {
             name: score(matrix.cpu(), float(loss))
             for name, matrix, loss in zip(self.counts, matrices, losses, strict=True)

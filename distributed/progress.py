@@ -5,6 +5,9 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+LOSS_EVERY = 10
 
 
 class EpochProgress:
@@ -14,8 +17,14 @@ class EpochProgress:
         self.part, self.epochs, self.steps_per_epoch, self.batch_size = part, epochs, steps_per_epoch, batch_size
         self.visible = visible
         self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), quiet=not visible)
-        columns = [TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()]
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        ]
         self.bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console, transient=True)
+        self.loss = ""
         self.live = visible and self.console.is_terminal
         self.task = self.bar.add_task(part, total=epochs * steps_per_epoch, note="")
 
@@ -28,14 +37,18 @@ class EpochProgress:
         if self.live:
             self.bar.stop()
 
-    def step(self, done: int, loss: float | None) -> None:
-        """Move the bar to `done` steps of all; `loss` is shown where it is known."""
+    def step(self, done: int, loss: Tensor, images_per_s: float) -> None:
+        """Move the bar to `done` steps of all; the loss is read now and then: the host waits for it."""
         if self.live:
-            self.bar.update(self.task, completed=done)
-            if loss is not None:
-                self.bar.update(self.task, note=f"loss {loss:.3f}")
+            if done % LOSS_EVERY == 0:
+                self.loss = f"loss {float(loss):.3f}"
+            number = min((done - 1) // self.steps_per_epoch + 1, self.epochs)
+            note = f"epoch {number}/{self.epochs}  {self.loss}  {images_per_s:.0f} images/s"
+            self.bar.update(self.task, completed=done, note=note)
 
-    def epoch(self, number: int, losses: Mapping[str, float], figures: Mapping[str, float], images_per_s: float) -> None:
+    def epoch(
+        self, number: int, losses: Mapping[str, float], figures: Mapping[str, float], images_per_s: float
+    ) -> None:
         """Print one line for the finished epoch `number` (from 1)."""
         parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         results = " ".join(f"{name} {value:.3f}" for name, value in figures.items())

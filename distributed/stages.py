@@ -1,7 +1,7 @@
 """The stages, and how they stand on each other: target, adversary (known), private, adversary again (unknown).
 
-Every part has a folder under the run's output: config.yaml, metrics.jsonl, checkpoints/ while it trains, and final/ when it
-is done. A part's identity is what decides its result: its settings, the data set's fingerprint, the parts it stands on.
+Every part has a folder under the run's output: config.yaml, metrics.jsonl, checkpoints/ while it trains, and final/
+when it is done. A part's identity is what decides its result: its settings, the data set's fingerprint, the parts it stands on.
 """
 
 import json
@@ -140,8 +140,6 @@ def _plan_private(config: Config, faces: Faces) -> Plan:
     start = _parent(config, faces, protect.start, "protect.start")
     known = _parent(config, faces, protect.adversaries, "protect.adversaries")
     spec = NetworkSpec(**start.state["spec"])
-    if spec != _spec(config, faces):
-        raise ConfigError(f"protect.start: {start.folder} holds {spec}, the configuration asks for {_spec(config, faces)}")
     if known.state["settings"]["network"] != start.hash:
         raise ConfigError(f"protect.adversaries: {known.folder} was trained on another network than {start.folder}")
     pairs = [Pair.parse(name) for name in protect.pairs]
@@ -164,7 +162,7 @@ def _plan_private(config: Config, faces: Faces) -> Plan:
 
         def figures(_: Scores, losses: Mapping[str, float]) -> dict[str, float]:
             own = sum(value for name, value in losses.items() if name.startswith("adversary/"))
-            return {piece: -(losses["loss"] - own) for piece in task.trained}
+            return dict.fromkeys(task.trained, -(losses["loss"] - own))
 
         heads = {target: target, **{pair.name: pair.attribute for pair in pairs}}
         needed = [target, *attributes]
@@ -188,7 +186,9 @@ def _settings(config: Config, faces: Faces, stage: str, **parents: str) -> dict[
     kept["data"] = {key: values["data"][key] for key in ("validation", "window")}
     kept["engine"] = {key: value for key, value in values["engine"].items() if key != "zero_stage"}
     if stage == "private":
-        kept["protect"] = {key: value for key, value in values["protect"].items() if key not in ("start", "adversaries")}
+        kept["protect"] = {
+            key: value for key, value in values["protect"].items() if key not in ("start", "adversaries")
+        }
     return {"stage": stage, "fingerprint": faces.fingerprint, **kept, stage: values[stage], **parents}
 
 
@@ -210,6 +210,9 @@ def _parent(config: Config, faces: Faces, name: str, key: str) -> Checkpoint:
             f"{key}: {folder} was trained on the data set {found.state['settings']['fingerprint'][:12]}, "
             f"{config.data.shards} is {faces.fingerprint[:12]}"
         )
+    has, wanted = NetworkSpec(**found.state["spec"]), _spec(config, faces)
+    if has != wanted:
+        raise ConfigError(f"{key}: {folder} belongs to {has}, the settings under `model` ask for {wanted}")
     return found
 
 
@@ -289,8 +292,8 @@ def _open(part: Plan, config: Config, faces: Faces, say: Say) -> Tracker:
 
 
 def _finish(
-    part: Plan, config: Config, faces: Faces, job: Job, identity: str, best: dict[str, tuple[float, int]], tested: Scores,
-    tracker: Tracker,
+    part: Plan, config: Config, faces: Faces, job: Job, identity: str, best: dict[str, tuple[float, int]],
+    tested: Scores, tracker: Tracker,
 ) -> None:  # fmt: skip
     state = {
         "stage": part.stage,

@@ -1,4 +1,4 @@
-"""Batch statistics and ranks: averaged before a network is evaluated or saved, or computed over all ranks throughout."""
+"""Batch statistics and ranks: averaged before a network is evaluated or saved, or computed over all ranks."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ class SyncBatchMean(BatchMean):
 
 def mean_over_ranks(value: Tensor) -> Tensor:
     """The mean of `value` over the ranks, differentiable: its gradient is the mean of the ranks' gradients."""
-    return _MeanOverRanks.apply(value)  # type: ignore[no-any-return, no-untyped-call]
+    return _MeanOverRanks.apply(value)  # type: ignore[no-any-return]
 
 
 class _MeanOverRanks(torch.autograd.Function):

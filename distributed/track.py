@@ -5,6 +5,7 @@ import json
 import logging
 import subprocess
 import time
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -34,9 +35,10 @@ class Tracker:
             return
         import mlflow
 
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        for chatty in ("alembic", "mlflow"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         mlflow.set_tracking_uri(tracking_uri(config, folder))
-        mlflow.set_experiment(config.experiment)
+        _set_experiment(config, folder)
         known = folder / "mlflow.json"
         if known.is_file():
             self.run_id = json.loads(known.read_text())["run_id"]
@@ -53,11 +55,10 @@ class Tracker:
         """Record the data set as the run's input, by its fingerprint."""
         if self.run_id:
             import mlflow
-            from mlflow.data.filesystem_dataset_source import FileSystemDatasetSource  # noqa: F401 (registers sources)
-            from mlflow.data.http_dataset_source import HTTPDatasetSource
+            from mlflow.data.dataset_source_registry import resolve_dataset_source
             from mlflow.data.meta_dataset import MetaDataset
 
-            origin = HTTPDatasetSource(Path(source).resolve().as_uri())
+            origin = resolve_dataset_source(str(Path(source).resolve()))
             mlflow.log_input(MetaDataset(origin, name=name, digest=fingerprint[:36]), context="training")
             mlflow.set_tag("data.fingerprint", fingerprint)
 
@@ -110,6 +111,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _set_experiment(config: TrackingConfig, folder: Path) -> None:
+    """Choose the experiment; a new one of our own store keeps its artifacts beside the database."""
+    import mlflow
+
+    if not config.uri and mlflow.get_experiment_by_name(config.experiment) is None:
+        mlflow.create_experiment(config.experiment, (folder.parent / "mlartifacts").resolve().as_uri())
+    mlflow.set_experiment(config.experiment)
+
+
 class _Logits(nn.Module):
     """The network as a served model: normalised pictures in, logits out."""
 
@@ -132,6 +142,8 @@ def _log_model(network: nn.Module, image_size: int) -> None:
         logits = model(torch.from_numpy(images)).numpy()
     requirements = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "privatenet")]
     signature = infer_signature(images, logits)
-    mlflow.pytorch.log_model(
-        model, name="model", signature=signature, input_example=images, pip_requirements=requirements
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No complete tensor found", category=UserWarning)
+        mlflow.pytorch.log_model(
+            model, name="model", signature=signature, input_example=images, pip_requirements=requirements
+        )

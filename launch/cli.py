@@ -4,7 +4,10 @@ import importlib
 import sys
 
 COMMANDS = {
-    "shards": ("privatenet.launch.commands.shards", "build, verify and show the tar shards of a labelled face data set"),
+    "shards": (
+        "privatenet.launch.commands.shards",
+        "build, verify and show the tar shards of a labelled face data set",
+    ),
     "train": ("privatenet.launch.train", "train one stage: target, adversary or private"),
     "run": ("privatenet.launch.commands.run", "train all stages in order on one or more ranks, and print what leaks"),
     "doctor": ("privatenet.launch.commands.doctor", "tell what this machine offers, what is missing and what to type"),

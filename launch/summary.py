@@ -20,7 +20,11 @@ def show_part(part: Checkpoint) -> None:
     for heading in ("accuracy", "balanced", "majority", "samples"):
         table.add_column(heading, justify="right")
     for head, score in part.state["test"].items():
-        table.add_row(head, *(_percent(score[key]) for key in ("accuracy", "balanced_accuracy", "majority")), str(score["samples"]))
+        table.add_row(
+            head,
+            *(_percent(score[key]) for key in ("accuracy", "balanced_accuracy", "majority")),
+            str(score["samples"]),
+        )
     Console().print(table)
     print(f"checkpoint  {part.folder}")
 
@@ -35,14 +39,16 @@ def show_all(parts: Mapping[str, Checkpoint], config: Config) -> None:
     for name, label in (("target", "unprotected"), ("private", "private")):
         score = tests[name][target]
         utility.add_row(label, *(_percent(score[key]) for key in ("accuracy", "balanced_accuracy", "majority")))
-    leakage = Table(title="Leakage: accuracy of the adversaries (balanced accuracy), test split, %")
+    leakage = Table(
+        title="Leakage: accuracy of the adversaries (balanced accuracy), test split, %",
+        caption="* protected; known: the adversary trained against; unknown: trained anew on the private network",
+    )
     for heading in ("tap-attribute", "majority", "unprotected", "private, known", "private, unknown"):
         leakage.add_column(heading, justify="left" if heading == "tap-attribute" else "right")
     protected = config.protect.pairs
     for pair, score in tests["known"].items():
         cells = [_cell(tests[name].get(pair)) for name in ("private", "unknown")]
-        mark = " (protected)" if pair in protected else ""
-        leakage.add_row(pair + mark, _percent(score["majority"]), _cell(score), *cells)
+        leakage.add_row(pair + (" *" if pair in protected else ""), _percent(score["majority"]), _cell(score), *cells)
     console = Console(width=max(80, Console().width))
     console.print(utility)
     console.print(leakage)

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from torch import Tensor, nn
+
 from privatenet.models.arm import Affinity, ArmHead
 from privatenet.models.errors import ModelError
 from privatenet.models.network import Network, NetworkSpec, build_network, check_tap
-from torch import Tensor, nn
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from privatenet.models.errors import ModelError
 from torch import Tensor, nn
+
+from privatenet.models.errors import ModelError
 
 Affinity = Literal["batch", "ema", "none"]
 """Whose mean amends a picture's features: its batch's (the paper's), in evaluation a running one, or nobody's."""

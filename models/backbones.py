@@ -5,9 +5,10 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import torchvision
+from torch import Tensor, nn
+
 from privatenet.models.errors import ModelError
 from privatenet.models.weights import load_backbone_weights
-from torch import Tensor, nn
 
 
 def build_backbone(name: str, weights: str = "none") -> "Backbone":

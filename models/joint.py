@@ -9,13 +9,14 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
 from privatenet.models.adversary import Pair
 from privatenet.models.errors import ModelError
 from privatenet.models.freeze import freeze
 from privatenet.models.network import Network, check_tap
 from privatenet.models.objectives import OBJECTIVES, joint_loss
-from torch import Tensor, nn
-from torch.func import functional_call
 
 Known = Literal["frozen", "alternating"]
 """Whether the known adversary stays as it was (the paper) or goes on learning while the network hides from it."""
@@ -136,6 +137,9 @@ class PrivateTask(nn.Module):
     def _seeking(self, pair: Pair, features: Tensor, labels: Tensor) -> Tensor:
         """The adversary's own loss: its gradient ends at the features."""
         return F.cross_entropy(self.adversaries[pair.name](features.detach()).float(), labels)
+
+
+Task = TargetTask | AdversaryTask | PrivateTask
 
 
 def _recorded(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
 from privatenet.models.arm import Affinity, ArmHead
 from privatenet.models.backbones import BACKBONES, Backbone, build_backbone
 from privatenet.models.errors import ModelError
-from torch import Tensor, nn
-from torch.func import functional_call
 
 Head = Literal["arm", "linear"]
 

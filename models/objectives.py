@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
-from privatenet.models.errors import ModelError
 from torch import Tensor
+
+from privatenet.models.errors import ModelError
 
 
 def joint_loss(

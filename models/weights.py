@@ -10,8 +10,9 @@ import safetensors
 import safetensors.torch
 import torch
 import torchvision
-from privatenet.models.errors import ModelError
 from torch import Tensor
+
+from privatenet.models.errors import ModelError
 
 if TYPE_CHECKING:
     from privatenet.models.backbones import Backbone

@@ -1,6 +1,7 @@
 """`privatenet run`: all stages in order, by the deepspeed launcher, on as many ranks as there are GPUs."""
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +19,18 @@ def main(argv: list[str]) -> int:
     settings = train.with_ready_configs(settings)
     config, _ = train.parse(["run", *settings])
     load_manifest(Path(config.data.shards))
-    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--num_gpus", str(own.ranks), "--no_local_rank"]
-    launcher += ["--master_port", str(free_port()), "--module", "privatenet.launch.train", "run", *settings]
-    return subprocess.run(launcher).returncode
+    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--num_gpus", str(own.ranks)]
+    launcher += [
+        "--no_local_rank",
+        "--master_port",
+        str(free_port()),
+        "--module",
+        "privatenet.launch.train",
+        "run",
+        *settings,
+    ]
+    accelerator = {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
+    return subprocess.run(launcher, env=os.environ | accelerator).returncode
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,15 +38,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="privatenet run",
         usage="%(prog)s [--ranks N] [--config F] [--section.key value ...]",
-        description="Train all stages in order on this machine: the target network, the adversaries that attack it, the "
-        "private network, and new adversaries that attack that. Finished parts (same settings, same data) are found and "
-        "not trained again; an interrupted one goes on where it was.",
+        description="Train all stages in order on this machine: the target network, the adversaries that attack it, "
+        "the private network, and new adversaries that attack that. Finished parts (same settings, same data) are "
+        "found and not trained again; an interrupted one goes on where it was.",
         epilog="Every other argument is a setting of the run: a YAML file, --config F, or one of the ready ones "
         f"({ready}), and any --section.key that `privatenet train --help` lists. On several machines: deepspeed "
         "--hostfile H --module privatenet.launch.train run --config F",
     )
     ranks = max(1, torch.cuda.device_count())
     parser.add_argument(
-        "--ranks", type=int, default=ranks, metavar="N", help="processes; one per GPU, or one without GPUs (here %(default)s)"
+        "--ranks",
+        type=int,
+        default=ranks,
+        metavar="N",
+        help="processes; one per GPU, or one without GPUs (here %(default)s)",
     )
     return parser

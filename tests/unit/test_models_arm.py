@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from privatenet.models.arm import Affinity, ArmHead
 from privatenet.models.errors import ModelError
-from torch import Tensor
 
 AFFINITIES: tuple[Affinity, ...] = ("batch", "ema", "none")
 

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from privatenet.models.adversary import Pair, build_adversary
 from privatenet.models.errors import ModelError
 from privatenet.models.freeze import freeze
 from privatenet.models.joint import AdversaryTask, Known, PrivateTask, TargetTask
 from privatenet.models.network import Network, NetworkSpec, build_network
 from privatenet.models.objectives import OBJECTIVES
-from torch import Tensor, nn
 
 PAIRS = (Pair("backbone", "gender"), Pair("arm", "age"))
 CLASSES = {"gender": 2, "age": 5}

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor
+
 from privatenet.models.adversary import Pair, build_adversary
 from privatenet.models.backbones import BACKBONES, Backbone, build_backbone
 from privatenet.models.errors import ModelError
 from privatenet.models.network import Network, NetworkSpec, build_network, check_tap
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torchvision.models.feature_extraction import create_feature_extractor
 
 TORCHVISION_NODES = {
     "resnet18": ("layer1", "layer2", "layer3", "layer4", "layer4"),

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from privatenet.models.errors import ModelError
 from privatenet.models.objectives import OBJECTIVES, adversarial_loss, confusion_loss, joint_loss
 

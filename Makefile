@@ -1,0 +1,37 @@
+# make demo   the whole way on rendered faces: environment, shards, training on two ranks, a table of what was reached
+# make test   environment and the whole test suite
+# make lint   formatting, lint and types
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+RANKS  ?= 2
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/privatenet shards build synthetic --train 1536 --test 512 --correlation 0.2 --workers 2 --out shards/demo
+	$(BIN)/privatenet run --ranks $(RANKS) --config demo.yaml
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed build/types/privatenet
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	MYPYPATH=build/types $(BIN)/mypy -p privatenet
+
+# Types are checked through links, as checkers do not follow the mapping of folders to the namespace.
+build/types/privatenet:
+	mkdir -p $@
+	for room in data_shards models distributed launch; do ln -sfn ../../../$$room $@/$$room; done
+
+$(VENV)/installed: setup.cfg constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "privatenet needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info
