@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.manifest import Split
@@ -133,19 +134,19 @@ def make_batch(split: Split, pictures: Pictures, rows: Rows, positions: Rows) ->
 
 
 def decode(split: Split, rows: Sequence[int] | Rows) -> Tensor:
-    """Read and decode rows of a split: uint8 [B, 3, H, W]. `DataError` names one that cannot be decoded."""
+    """Read and decode rows of a split: uint8 [B, 3, H, W], channels last. `DataError` names one that cannot be."""
     height, width = split.image_size
-    out = torch.empty(len(rows), 3, height, width, dtype=torch.uint8)
+    out = np.empty((len(rows), height, width, 3), dtype=np.uint8)
     files: dict[int, int] = {}
     try:
         for place, row in enumerate(rows):
             shard = int(split.shard[row])
             if shard not in files:
                 files[shard] = os.open(split.paths[shard], os.O_RDONLY)
-            data = bytearray(os.pread(files[shard], int(split.sizes[row]), int(split.offsets[row])))
+            data = os.pread(files[shard], int(split.sizes[row]), int(split.offsets[row]))
             try:
-                out[place] = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), mode=ImageReadMode.RGB)
-            except RuntimeError as error:
+                out[place] = np.asarray(Image.open(BytesIO(data)))
+            except (OSError, ValueError, SyntaxError) as error:
                 path = split.paths[shard]
                 raise DataError(
                     f"{path}: picture {split.names[row]!r} cannot be decoded as a {height}x{width} JPEG ({error}); "
@@ -154,4 +155,4 @@ def decode(split: Split, rows: Sequence[int] | Rows) -> Tensor:
     finally:
         for file in files.values():
             os.close(file)
-    return out
+    return torch.from_numpy(out).permute(0, 3, 1, 2)

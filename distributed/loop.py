@@ -140,7 +140,7 @@ def fit(
 
 
 def evaluate(
-    task: nn.Module,
+    task: Task,
     heads: Mapping[str, str],
     part: Part,
     config: Config,
@@ -240,7 +240,7 @@ def score_metrics(split: str, scores: Scores) -> dict[str, float]:
 def _save(
     folder: Path,
     state: TrainState,
-    task: nn.Module,
+    task: Task,
     judged: Task,
     best: dict[str, Tensor],
     engine: Engine,

@@ -34,7 +34,7 @@ class StopRequest:
         self.asked = True
 
     def check(self, loss: Tensor) -> bool:
-        """Whether any rank was asked to stop; `Diverged` on all if any loss is not finite. All ranks call it together."""
+        """Whether any rank was asked to stop; `Diverged` if any loss is not finite. All ranks call it together."""
         flags = torch.stack([loss.new_tensor(float(self.asked)), (~torch.isfinite(loss)).to(loss.dtype)])
         dist.all_reduce(flags)
         asked, bad = flags.tolist()  # the host waits for the device here

@@ -1,7 +1,8 @@
 """The stages, and how they stand on each other: target, adversary (known), private, adversary again (unknown).
 
 Every part has a folder under the run's output: config.yaml, metrics.jsonl, checkpoints/ while it trains, and final/
-when it is done. A part's identity is what decides its result: its settings, the data set's fingerprint, the parts it stands on.
+when it is done. A part's settings are all that decides its result: the configuration's, the data set's fingerprint,
+and the hashes of the parts that it stands on.
 """
 
 import json
@@ -308,5 +309,5 @@ def _finish(
     tracker.log(score_metrics("test", tested), max(epoch for _, epoch in best.values()))
     done = checkpoint.save(part.folder / "final", {"model": trained_tensors(job.task)}, state)
     network = job.task.network if part.stage != "adversary" else None
-    tracker.finish(done.hash, network, config.model.image_size)  # type: ignore[arg-type]
+    tracker.finish(done.hash, network, config.model.image_size)
     checkpoint.keep_only(part.folder / "checkpoints", part.folder)

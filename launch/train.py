@@ -41,7 +41,7 @@ def parser() -> ArgumentParser:
         "network. `run` does all of them in order. Finished parts are found and not trained again, an interrupted one "
         "goes on where it was."
     )
-    built = ArgumentParser(prog="privatenet train", description=description, exit_on_error=False)
+    built = ArgumentParser(prog="privatenet train", description=description, exit_on_error=False, allow_abbrev=False)
     built.add_argument("stage", choices=STAGES, metavar="STAGE", help="target, adversary, private, or run for all.")
     add_config_arguments(built)
     return built

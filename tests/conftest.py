@@ -1,0 +1,60 @@
+"""What tests share: a tiny sharded data set, settings that train on it in seconds, and a way to start ranks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import TINY, Start
+
+from privatenet.data_shards.synthetic import synthetic_source
+from privatenet.data_shards.writer import build
+from privatenet.distributed.env import free_port
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eighty training and twenty test faces in shards of sixteen."""
+    out = tmp_path_factory.mktemp("shards") / "tiny"
+    build(synthetic_source(80, 20, seed=3), out, samples_per_shard=16)
+    return out
+
+
+@pytest.fixture
+def tiny_config(shards: Path, tmp_path: Path) -> Path:
+    """A configuration that runs every stage on `shards` in seconds, into a fresh output folder."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.format(shards=shards, output=tmp_path / "run"))
+    return path
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Run Python arguments in a subprocess, away from the source tree, and return what it printed."""
+
+    def run(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "RANK"))}
+        command = [sys.executable, *arguments]
+        return subprocess.run(
+            command, env={**inherited, **environment}, capture_output=True, text=True, timeout=timeout, cwd=tmp_path
+        )
+
+    return run
+
+
+@pytest.fixture
+def torchrun(start: Start) -> Start:
+    """Run a module or script on `ranks` processes by torchrun."""
+
+    def run(ranks: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return start(
+            "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", *launch_port(), *arguments, **environment
+        )
+
+    return run
+
+
+def launch_port() -> list[str]:
+
+    return [f"--master_port={free_port()}"]

@@ -1,0 +1,257 @@
+"""Training as a person starts it: the launchers, MLflow, going on, and what bad input gets."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import TINY, Start
+
+from privatenet.data_shards.manifest import load_manifest
+from privatenet.launch import cli
+
+PARTS = ("target", "known", "private", "unknown")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> tuple[Path, str]:
+    """A whole run on two ranks by the deepspeed launcher: its configuration file and what it printed."""
+    folder = tmp_path_factory.mktemp("run")
+    config = folder / "tiny.yaml"
+    config.write_text(TINY.format(shards=shards, output=folder / "run"))
+    command = [sys.executable, "-m", "privatenet.launch.cli", "run", "--ranks", "2", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return config, done.stdout
+
+
+def test_a_whole_run_leaves_models_a_table_and_where_to_find_them(finished: tuple[Path, str]) -> None:
+    config, said = finished
+    output = config.parent / "run"
+    for part in PARTS:
+        state = json.loads((output / part / "final" / "state.json").read_text())
+        assert state["test"]
+        assert (output / part / "metrics.jsonl").is_file()
+        assert not list((output / part).glob("checkpoints/step-*")), "checkpoints are left behind"
+    assert [line.split()[0] for line in said.splitlines() if " epoch " in line] == ["target", *PARTS]
+    assert "backbone-gender *" in said
+    assert f"mlflow ui --backend-store-uri sqlite:///{output / 'mlflow.db'}" in said
+
+
+def test_mlflow_holds_one_run_for_each_part_with_all_that_identifies_it(
+    finished: tuple[Path, str], shards: Path
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    config, _ = finished
+    output = config.parent / "run"
+    mlflow.set_tracking_uri(f"sqlite:///{output / 'mlflow.db'}")
+    runs = mlflow.search_runs(experiment_names=["privatenet"], output_format="list")
+    assert sorted(run.data.tags["part"] for run in runs) == sorted(PARTS)
+    fingerprint = load_manifest(shards).fingerprint
+    for run in runs:
+        part = run.data.tags["part"]
+        state = json.loads((output / part / "final" / "state.json").read_text())
+        assert run.info.status == "FINISHED"
+        assert run.data.params["protect.lambda"] == "0.5"
+        assert run.data.tags["data.fingerprint"] == fingerprint
+        assert [item.dataset.digest for item in run.inputs.dataset_inputs] == [fingerprint[:36]]
+        assert run.data.tags["checkpoint.sha256"] == state["files"]["model.safetensors"]
+        assert run.data.metrics["images_per_s"] > 0
+        for head, score in state["test"].items():
+            assert run.data.metrics[f"test/{head}/accuracy"] == pytest.approx(score["accuracy"])
+    (target,) = [run for run in runs if run.data.tags["part"] == "target"]
+    history = mlflow.MlflowClient().get_metric_history(target.info.run_id, "train/loss")
+    assert [metric.step for metric in history] == [1, 2]
+
+
+def test_the_logged_model_answers_for_any_number_of_pictures(finished: tuple[Path, str]) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    config, _ = finished
+    mlflow.set_tracking_uri(f"sqlite:///{config.parent / 'run' / 'mlflow.db'}")
+    (run,) = mlflow.search_runs(
+        experiment_names=["privatenet"], filter_string="tags.part = 'private'", output_format="list"
+    )
+    (output,) = run.outputs.model_outputs
+    model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 3, 96, 96)
+    pictures = np.random.default_rng(0).normal(size=(5, 3, 96, 96)).astype(np.float32)
+    together = model.predict(pictures)
+    assert together.shape == (5, 7)
+    assert np.allclose(together[3:4], model.predict(pictures[3:4]), atol=1e-4), (
+        "a picture's answer has neighbours in it"
+    )
+
+
+def test_finished_parts_are_reused_and_another_setting_is_not_let_over_them(
+    finished: tuple[Path, str], start: Start
+) -> None:
+    config, _ = finished
+    command = ("-m", "privatenet.launch.cli", "train", "run", "--config", str(config))
+    again = start(*command)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("done before") == 4
+    other = start(*command, "--target.lr", "0.01")
+    assert other.returncode == 2
+    assert "target.lr was 0.001, is 0.01: choose another --output" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+def test_torchrun_trains_the_same_stages_with_the_same_arguments(tiny_config: Path, torchrun: Start) -> None:
+    done = torchrun(
+        2, "-m", "privatenet.launch.train", "target", "--config", str(tiny_config), "--tracking.model=false"
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tiny_config.parent / "run" / "target" / "final" / "state.json").is_file()
+
+
+def test_training_works_without_mlflow_and_ray_and_says_so_in_one_line(tiny_config: Path, start: Start) -> None:
+    hide = "import sys; sys.modules.update(mlflow=None, ray=None); from privatenet.launch import cli; "
+    call = f"sys.exit(cli.main(['train', 'target', '--config', {str(tiny_config)!r}, '--target.epochs', '1']))"
+    done = start("-c", hide + call)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("mlflow is not installed: figures go to") == 1
+    lines = (tiny_config.parent / "run" / "target" / "metrics.jsonl").read_text().splitlines()
+    assert "validation/emotion/accuracy" in json.loads(lines[0])
+    assert "test/emotion/accuracy" in json.loads(lines[-1])
+
+
+def test_a_stopped_run_goes_on_in_its_own_mlflow_run(tiny_config: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    command = [sys.executable, "-m", "privatenet.launch.cli", "train", "target", "--config", str(tiny_config)]
+    command += ["--target.epochs", "40", "--tracking.model", "false"]
+    output = tiny_config.parent / "run"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "epoch 1/40" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "privatenet: interrupted: target stopped" in error
+    (left,) = (output / "target" / "checkpoints").iterdir()
+    state = json.loads((left / "state.json").read_text())
+    state["step"] = 40 * 4  # as if the last epoch had just ended
+    (left / "state.json").write_text(json.dumps(state))
+    assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
+    mlflow.set_tracking_uri(f"sqlite:///{output / 'mlflow.db'}")
+    (run,) = mlflow.search_runs(experiment_names=["privatenet"], output_format="list")
+    assert run.info.status == "FINISHED"
+
+
+def bad_input(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must be refused: exit code 2, one line, no traceback."""
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("privatenet: error: ")
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--protect.lambda", "2"], "protect.lambda is 2.0: accepted are numbers from 0 to 1"),
+        (["--target.epoch", "2"], "target.epoch"),
+        (["--data.shards", "nowhere"], "no data set here"),
+        (["--target.batch_size", "512"], "72 training samples are too few"),
+        (["--model.weights", "nowhere.pth"], "nowhere.pth"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_is_written(
+    arguments: list[str], message: str, tiny_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in bad_input(["train", "target", "--config", str(tiny_config), *arguments], capsys)
+    assert not (tiny_config.parent / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "arguments", "message"),
+    [
+        ("adversary", ["--attack.pairs", "[layer9-gender]"], "tap 'layer9' is unknown; accepted: image, layer1"),
+        (
+            "adversary",
+            ["--attack.pairs", "[arm-race]"],
+            "'race' is no private attribute: accepted are gender, age_group",
+        ),
+        ("private", ["--protect.pairs", '{"layer2-gender": 1}'], "has no adversary layer2-gender"),
+        ("private", ["--model.image_size", "128"], "the settings under `model` ask for"),
+        ("private", ["--protect.start", "nothing"], "there is no finished part"),
+        ("private", ["--protect.adversaries", "unknown"], "was trained on another network"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(
+    stage: str, arguments: list[str], message: str, finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, _ = finished
+    before = sorted((config.parent / "run").rglob("*"))
+    assert message in bad_input(["train", stage, "--config", str(config), *arguments], capsys)
+    assert sorted((config.parent / "run").rglob("*")) == before
+
+
+def test_a_checkpoint_of_another_data_set_is_refused(
+    finished: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, _ = finished
+    other = tmp_path / "other"
+    assert cli.main(["shards", "build", "synthetic", "--train", "40", "--test", "8", "--out", str(other)]) == 0
+    capsys.readouterr()
+    arguments = ["train", "adversary", "--config", str(config), "--data.shards", str(other)]
+    assert "was trained on the data set" in bad_input(arguments, capsys)
+
+
+def test_a_manifest_that_does_not_match_its_tars_is_refused(
+    tiny_config: Path, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(shards, damaged)
+    with (damaged / "train-000000.tar").open("ab") as tar:
+        tar.write(bytes(512))
+    message = bad_input(["train", "target", "--config", str(tiny_config), "--data.shards", str(damaged)], capsys)
+    assert "train-000000.tar" in message
+
+
+def test_all_ranks_end_together_on_bad_input_and_one_of_them_says_why(tiny_config: Path, torchrun: Start) -> None:
+    began = time.monotonic()
+    done = torchrun(
+        2, "-m", "privatenet.launch.train", "target", "--config", str(tiny_config), "--target.batch_size=15"
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("batch_size 15 cannot be cut evenly into 2 ranks") == 1
+    assert time.monotonic() - began < 100
+
+
+@pytest.mark.parametrize("command", [[], ["shards"], ["train"], ["run"], ["doctor"], ["shards", "build"]])
+def test_help_is_there_everywhere(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = cli.main([*command, "--help"])
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    assert code == 0
+    assert len(capsys.readouterr().out) > 200
+
+
+def test_the_doctor_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "deepspeed" in said
+    assert "privatenet run --ranks" in said
+
+
+@pytest.mark.skipif("PRIVATENET_LFW_RAF" not in os.environ, reason="PRIVATENET_LFW_RAF names no real faces")
+def test_the_laptop_recipe_learns_real_faces_in_one_epoch_on_two_ranks(tmp_path: Path, start: Start) -> None:
+    shards, output = tmp_path / "shards", tmp_path / "run"
+    arguments = ["build", "rafdb", os.environ["PRIVATENET_LFW_RAF"], "--out", str(shards)]
+    assert cli.main(["shards", *arguments]) == 0
+    settings = ["--config", "laptop.yaml", "--data.shards", str(shards), "--output", str(output)]
+    settings += ["--target.epochs", "1", "--target.warmup_epochs", "0.3", "--target.ema", "0.0"]
+    settings += ["--adversary.epochs", "1", "--private.epochs", "1", "--attack.pairs", "[backbone-gender]"]
+    done = start("-m", "privatenet.launch.cli", "run", "--ranks", "2", *settings, timeout=590)
+    assert done.returncode == 0, done.stderr[-3000:]
+    utility = json.loads((output / "target" / "final" / "state.json").read_text())["test"]["emotion"]
+    assert utility["accuracy"] > utility["majority"] + 0.1

@@ -1,0 +1,112 @@
+"""The pure parts of a run: settings, schedule, scores, checkpoints."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+
+from privatenet.distributed import checkpoint
+from privatenet.distributed.config import Config, ConfigError, FitConfig, resolve_config, to_yaml
+from privatenet.distributed.metrics import score
+from privatenet.distributed.schedule import learning_rate
+from privatenet.launch import train
+
+
+def resolve(*arguments: str) -> Config:
+    parser: ArgumentParser = train.parser()
+    return resolve_config(parser, ["target", *arguments])[0]
+
+
+def test_flags_override_the_file_which_overrides_defaults(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("protect: {lambda: 0.2, objective: adversarial}\ntarget: {epochs: 3}\n")
+    config = resolve("--config", str(tmp_path / "a.yaml"), "--target.epochs", "4")
+    assert (config.protect.lambda_, config.protect.objective, config.target.epochs) == (0.2, "adversarial", 4)
+    assert config.target.lr == FitConfig.lr
+
+
+def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    config = resolve("--protect.lambda", "0.7", "--attack.pairs", "[arm-race]", "--data.shards", "x")
+    (tmp_path / "b.yaml").write_text(to_yaml(config))
+    assert resolve("--config", str(tmp_path / "b.yaml")) == config
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in train.CONFIGS.glob("*.yaml")))
+def test_every_ready_configuration_is_accepted(name: str) -> None:
+    config, _ = train.parse(["run", *train.with_ready_configs(["--config", name])])
+    assert config.output.startswith("runs/")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--protect.lambda", "1.5"], "protect.lambda is 1.5: accepted are numbers from 0 to 1"),
+        (["--protect.lambda", "nan"], "protect.lambda.*nan"),
+        (["--target.epoch", "3"], "target.epoch"),
+        (["--engine.precision", "fp8"], "engine.precision.*bf16"),
+        (["--target.lr", "fast"], "target.lr"),
+        (["--model.backbone", "resnet"], "model.backbone is 'resnet': accepted are convnext_tiny"),
+        (["--protect.objective", "magic"], "protect.objective is 'magic': accepted are adversarial, confusion"),
+        (["--attack.pairs", "[]"], "attack.pairs is empty"),
+        (["--attack.pairs", "[gender]"], "attack.pairs.*TAP-ATTRIBUTE"),
+        (["--protect.pairs", '{"image-gender": 1}'], "image-gender cannot be protected"),
+        (["--augment.flip", "0.8", "--augment.noise", "0.4"], "augment.flip . augment.noise"),
+        (["--target.batch_size", "0"], "target.batch_size is 0"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_impossible_settings_name_their_key_and_what_is_accepted(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve(*arguments)
+
+
+def test_an_unknown_key_in_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("target: {epohcs: 3}\n")
+    with pytest.raises(ConfigError, match="epohcs"):
+        resolve("--config", str(tmp_path / "c.yaml"))
+
+
+def test_schedules_warm_up_and_fall_as_they_say() -> None:
+    cosine = FitConfig(epochs=10, lr=1.0, schedule="cosine", warmup_epochs=1)
+    rates = [learning_rate(cosine, step, 10) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 11 for step in range(10)])
+    assert rates[10] == pytest.approx(1.0)
+    assert rates[55] == pytest.approx(0.5)
+    assert 0 < rates[99] < 0.001
+    exponential = FitConfig(lr=1e-3, schedule="exponential", decay=0.9)
+    assert learning_rate(exponential, 29, 10) == pytest.approx(1e-3 * 0.81)
+    assert learning_rate(FitConfig(lr=0.1, schedule="constant"), 999, 10) == 0.1
+
+
+def test_scores_are_those_of_the_confusion_matrix_and_leave_out_empty_classes() -> None:
+    result = score(torch.tensor([[8, 2, 0], [1, 1, 0], [0, 0, 0]]), 6.0)
+    assert (result.accuracy, result.majority, result.samples) == pytest.approx((9 / 12, 10 / 12, 12))
+    assert result.balanced_accuracy == pytest.approx((0.8 + 0.5) / 2)
+    assert result.cross_entropy == pytest.approx(0.5)
+    assert score(torch.zeros(3, 3, dtype=torch.int64), 0.0).samples == 0
+
+
+def test_a_checkpoint_comes_back_as_it_was_and_a_changed_file_is_refused(tmp_path: Path) -> None:
+    tensors = {"a.weight": torch.randn(3, 4), "n": torch.tensor(3)}
+    saved = checkpoint.save(tmp_path / "root" / "step-00000007", {"model": tensors}, {"step": 7})
+    found = checkpoint.newest(tmp_path / "root")
+    assert found is not None
+    assert found.state["step"] == 7
+    assert found.hash == saved.hash
+    assert all(torch.equal(found.tensors()[name], value) for name, value in tensors.items())
+    (found.folder / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(checkpoint.ConfigError, match="changed since it was written"):
+        found.tensors()
+
+
+def test_a_half_written_checkpoint_is_not_seen(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "step-00000001", {"model": {"x": torch.ones(1)}}, {})
+    half = tmp_path / "step-00000002.tmp"
+    half.mkdir()
+    (half / "state.json").write_text(json.dumps({"files": {}}))
+    newest = checkpoint.newest(tmp_path)
+    assert newest is not None
+    assert newest.folder.name == "step-00000001"
+    checkpoint.keep_only(tmp_path, newest.folder)
+    assert not half.exists()

@@ -1,0 +1,90 @@
+"""The house rules: imports point one way, every outside library has one owner, the wheel holds what the tree holds."""
+
+import ast
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ALLOWED = {
+    "data_shards": {"data_shards"},
+    "models": {"models"},
+    "distributed": {"distributed", "models", "data_shards"},
+    "launch": {"launch", "distributed", "models", "data_shards"},
+}
+OWNERS = {
+    "deepspeed": {"distributed/engine.py"},
+    "mlflow": {"distributed/track.py"},
+    "webdataset": {"data_shards/"},
+    "ray": {"tune/"},
+}
+
+pytestmark = pytest.mark.skipif(not (ROOT / "setup.cfg").is_file(), reason="needs the source tree")
+
+
+def sources() -> list[Path]:
+    return sorted(path for room in ALLOWED for path in (ROOT / room).rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+def test_imports_point_one_way() -> None:
+    wrong = []
+    for path in sources():
+        room = path.relative_to(ROOT).parts[0]
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] == "privatenet" and parts[1] not in ALLOWED[room]:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong
+
+
+def test_every_outside_library_has_one_owner() -> None:
+    wrong = []
+    for path in sources():
+        where = path.relative_to(ROOT).as_posix()
+        for name in imports(path):
+            owners = OWNERS.get(name.split(".")[0])
+            if owners and not where.startswith(tuple(owners)):
+                wrong.append(f"{where} imports {name}")
+    assert not wrong
+
+
+def test_only_env_reads_what_a_launcher_says_of_ranks() -> None:
+    names = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    readers = {
+        path.relative_to(ROOT).as_posix()
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert readers == {"distributed/env.py"}
+
+
+def test_no_room_has_an_init_file_that_would_shadow_another_package() -> None:
+    assert not [path for room in ALLOWED for path in (ROOT / room).rglob("__init__.py")]
+
+
+def test_the_wheel_holds_every_file_of_the_tree(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("privatenet/")}
+    tree = {
+        f"privatenet/{path.relative_to(ROOT).as_posix()}"
+        for room in ALLOWED
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in (".py", ".yaml", ".typed")
+    }
+    assert packed == tree
