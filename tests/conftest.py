@@ -48,13 +48,7 @@ def torchrun(start: Start) -> Start:
     """Run a module or script on `ranks` processes by torchrun."""
 
     def run(ranks: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return start(
-            "-m", "torch.distributed.run", f"--nproc_per_node={ranks}", *launch_port(), *arguments, **environment
-        )
+        launcher = ("-m", "torch.distributed.run", f"--nproc_per_node={ranks}", f"--master_port={free_port()}")
+        return start(*launcher, *arguments, **environment)
 
     return run
-
-
-def launch_port() -> list[str]:
-
-    return [f"--master_port={free_port()}"]
