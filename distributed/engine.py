@@ -99,6 +99,7 @@ def deepspeed_config(fit: FitConfig, config: EngineConfig, ranks: Ranks) -> dict
         "gradient_accumulation_steps": config.accumulation,
         "gradient_clipping": config.clip,
         "zero_optimization": {"stage": config.zero_stage},
+        "zero_allow_untested_optimizer": True,  # SGD
         "torch_autocast": {"enabled": lower, "dtype": str(DTYPES[config.precision]).removeprefix("torch.")},
         "steps_per_print": 2**31,
     }

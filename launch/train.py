@@ -68,10 +68,10 @@ def _ready(name: str) -> str:
 
 
 def _train(config: Config, stage: str) -> int:
+    ranks = env.join()
     # The engine takes seconds to import: not before the settings are known to be good.
     from privatenet.distributed.stages import run_all, run_part
 
-    ranks = env.join()
     try:
         faces = Faces(config.data, ranks)
         say = partial(print, flush=True) if ranks.first else _silent

@@ -11,44 +11,54 @@ from support import Start
 WORKER = str(Path(__file__).parent / "worker.py")
 
 
-def run(torchrun: Start, ranks: int, case: str, shards: Path, out: Path, zero: int = 0) -> str:
+def run(
+    torchrun: Start, ranks: int, case: str, shards: Path, out: Path, zero: int = 0, optimizer: str = "sgd"
+) -> str:
     out.mkdir(exist_ok=True)
-    done = torchrun(ranks, WORKER, case, str(shards), str(out), str(zero))
+    done = torchrun(ranks, WORKER, case, str(shards), str(out), str(zero), optimizer)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+def weights(path: Path) -> torch.Tensor:
+    """Every parameter and statistic in a file, as one vector."""
+    tensors = load_file(path)
+    return torch.cat([tensors[key].flatten() for key in sorted(tensors) if tensors[key].is_floating_point()])
+
+
+def order(path: Path) -> torch.Tensor:
+    """The samples that a run read, by their places in the sequence."""
+    return load_file(path)["order"]
 
 
 def test_ten_steps_give_the_same_parameters_and_order_on_1_2_and_4_ranks(
     torchrun: Start, shards: Path, tmp_path: Path
 ) -> None:
-    results = {}
     for ranks in (1, 2, 4):
         run(torchrun, ranks, "steps", shards, tmp_path / str(ranks))
-        results[ranks] = load_file(tmp_path / str(ranks) / "steps.safetensors")
+    start, one = (weights(tmp_path / "1" / f"{name}.safetensors") for name in ("start", "steps"))
     for ranks in (2, 4):
-        for name, expected in results[1].items():
-            found = results[ranks][name]
-            if name == "order":
-                assert torch.equal(found, expected), "the plan's order depends on the number of ranks"
-            elif not name.endswith("num_batches_tracked"):
-                assert torch.allclose(found, expected, atol=1e-4, rtol=0), f"{name} on {ranks} ranks"
+        path = tmp_path / str(ranks) / "steps.safetensors"
+        assert torch.equal(order(path), order(tmp_path / "1" / "steps.safetensors")), "the order depends on the ranks"
+        assert (weights(path) - one).abs().max() < 1e-4, f"parameters on {ranks} ranks"
+        assert (weights(path) - one).norm() < 0.1 * (one - start).norm(), "too little has moved for that to mean much"
 
 
-@pytest.mark.parametrize("zero", [0, 2])
+@pytest.mark.parametrize(("zero", "optimizer"), [(0, "sgd"), (2, "adam")])
 def test_two_ranks_stopped_in_an_epoch_go_on_as_one_with_the_very_next_sample(
-    torchrun: Start, shards: Path, tmp_path: Path, zero: int
+    torchrun: Start, shards: Path, tmp_path: Path, zero: int, optimizer: str
 ) -> None:
-    said = run(torchrun, 2, "interrupted", shards, tmp_path / "a", zero)
+    said = run(torchrun, 2, "interrupted", shards, tmp_path / "a", zero, optimizer)
     assert "rank 0: target stopped at step 7" in said
     assert "rank 1: target stopped at step 7" in said
-    run(torchrun, 1, "resumed", shards, tmp_path / "a")
-    run(torchrun, 1, "resumed", shards, tmp_path / "b")
-    resumed = load_file(tmp_path / "a" / "resumed.safetensors")
-    straight = load_file(tmp_path / "b" / "resumed.safetensors")
-    assert torch.equal(resumed["order"], straight["order"][7 * 16 :])
-    for name, expected in straight.items():
-        if name != "order" and not name.endswith("num_batches_tracked"):
-            assert torch.allclose(resumed[name], expected, atol=2e-4, rtol=0), name
+    (checkpoint,) = (tmp_path / "a").rglob("model.safetensors")
+    stopped = weights(checkpoint)
+    run(torchrun, 1, "resumed", shards, tmp_path / "a", 0, optimizer)
+    run(torchrun, 1, "resumed", shards, tmp_path / "b", 0, optimizer)
+    resumed, straight = (tmp_path / side / "resumed.safetensors" for side in "ab")
+    assert torch.equal(order(resumed), order(straight)[7 * 16 :])
+    apart, moved = weights(resumed) - weights(straight), weights(straight) - stopped
+    assert apart.norm() < 0.2 * moved.norm(), "the optimiser did not go on as it was"
 
 
 def test_what_is_frozen_stays_bit_for_bit_and_statistics_agree_after_averaging(

@@ -22,20 +22,22 @@ from privatenet.distributed.loop import Job, fit, trained_tensors
 from privatenet.distributed.signals import Diverged, Interrupted, StopRequest
 from privatenet.distributed.statistics import average_statistics
 from privatenet.models.adversary import Pair, build_adversary
-from privatenet.models.joint import AdversaryTask, TargetTask
+from privatenet.models.joint import AdversaryTask, TargetTask, Task
 from privatenet.models.network import NetworkSpec, build_network
 
 BATCH = 16
+# Small: a fresh network's first large steps are chaotic, and rounding alone then grows tenfold at every step.
+LR = {"sgd": 3e-4, "adam": 1e-5}
 
 
-def settings(shards: str, zero_stage: int = 0) -> Config:
+def settings(shards: str, zero_stage: int, optimizer: str) -> Config:
     """Five steps an epoch, in fp32 with statistics over all ranks: what must not depend on the number of ranks."""
     return Config(
         data=DataConfig(shards=shards, validation=0.0, workers=1),
         augment=AugmentConfig(shift=0.05),
         model=ModelConfig(weights="none", image_size=96, affinity="ema"),
         engine=EngineConfig(precision="fp32", sync_statistics=True, clip=1.0, zero_stage=zero_stage),  # type: ignore[arg-type]
-        target=FitConfig(epochs=3, batch_size=BATCH, lr=1e-4, schedule="cosine", warmup_epochs=1),
+        target=FitConfig(epochs=3, batch_size=BATCH, optimizer=optimizer, lr=LR[optimizer], warmup_epochs=1),  # type: ignore[arg-type]
     )
 
 
@@ -54,16 +56,14 @@ def steps(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
     seen = record_positions()
     short = replace(config, target=replace(config.target, epochs=2))
     made = job(short, faces)
+    if ranks.first:
+        write(out / "start.safetensors", made.task, [])
     fit(made, short, faces, ranks, out / "target", None)
     gathered: list[list[list[int]]] = [[] for _ in range(ranks.world_size)]
     dist.all_gather_object(gathered, seen)
     if ranks.first:
         order = [position for together in zip(*gathered, strict=True) for share in together for position in share]
-        save_file(
-            {**{name: value.cpu().contiguous() for name, value in trained_tensors(made.task).items()},
-             "order": torch.tensor(order)},
-            out / "steps.safetensors",
-        )  # fmt: skip
+        write(out / "steps.safetensors", made.task, order)
 
 
 def interrupted(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
@@ -89,8 +89,7 @@ def resumed(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
     seen = record_positions()
     made = job(config, faces)
     fit(made, config, faces, ranks, out / "target", None)
-    tensors = {name: value.cpu().contiguous() for name, value in trained_tensors(made.task).items()}
-    save_file({**tensors, "order": torch.tensor(sum(seen, []))}, out / "resumed.safetensors")
+    write(out / "resumed.safetensors", made.task, sum(seen, []))
 
 
 def frozen(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
@@ -124,6 +123,11 @@ def diverged(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
         print(f"rank {ranks.rank}: diverged", flush=True)
 
 
+def write(path: Path, task: Task, order: list[int]) -> None:
+    tensors = {name: value.cpu().contiguous() for name, value in trained_tensors(task).items()}
+    save_file({**tensors, "order": torch.tensor(order)}, path)
+
+
 def record_positions() -> list[list[int]]:
     """From here on, the places in the run's sequence of every micro-batch that this rank trains on."""
     seen: list[list[int]] = []
@@ -145,8 +149,8 @@ def digest(module: nn.Module) -> str:
 CASES = {case.__name__: case for case in (steps, interrupted, resumed, frozen, diverged)}
 
 if __name__ == "__main__":
-    case, shards, out, zero = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+    case, shards, out, zero, optimizer = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
     joined = env.join()
-    chosen = settings(shards, zero)
+    chosen = settings(shards, zero, optimizer)
     CASES[case](chosen, Faces(chosen.data, joined), joined, out)
     env.leave()
