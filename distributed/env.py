@@ -49,9 +49,9 @@ def join() -> Ranks:
     return Ranks(rank, world_size, local_rank, local_world_size, device)
 
 
-def is_first() -> bool:
-    """Whether this process is the first rank, or not started by a launcher; known before ranks have joined."""
-    return os.environ.get("RANK", "0") == "0"
+def launched_rank() -> int:
+    """This process's rank, known before ranks have joined; 0 without a launcher."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def leave() -> None:

@@ -71,8 +71,16 @@ class TrainState:
         return cls(values["step"], DataState(**values["data"]), best, values["waited"])
 
 
+def training_plan(job: Job, config: Config, ranks: Ranks) -> TrainingPlan:
+    """What this rank will read; `DataError` where there are too few samples or the batch cannot be cut evenly."""
+    rows, data = job.training.rows, config.data
+    shards = job.training.split.shard[rows]
+    batch_size, accumulation = job.fit.batch_size, config.engine.accumulation
+    return TrainingPlan(rows, shards, batch_size, config.seed, ranks.world_size, ranks.rank, accumulation, data.window)
+
+
 def fit(
-    job: Job, config: Config, faces: Faces, ranks: Ranks, folder: Path, tracker: Tracker | None
+    job: Job, plan: TrainingPlan, config: Config, faces: Faces, ranks: Ranks, folder: Path, tracker: Tracker | None
 ) -> dict[str, tuple[float, int]]:
     """Train `job.task` to the end, or on from the newest checkpoint in `folder`; it is left with its best weights.
 
@@ -82,10 +90,6 @@ def fit(
     settings, task = job.fit, job.task.to(ranks.device)
     if config.engine.sync_statistics and ranks.world_size > 1:
         synchronise_statistics(task)
-    plan = TrainingPlan(
-        job.training.rows, job.training.split.shard[job.training.rows], settings.batch_size, config.seed,
-        ranks.world_size, ranks.rank, config.engine.accumulation, config.data.window,
-    )  # fmt: skip
     # Copied before the engine hangs its own state on the parameters.
     average = (
         AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True) if settings.ema else None

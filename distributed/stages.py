@@ -20,7 +20,7 @@ from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config, ConfigError, FitConfig, digest, to_yaml
 from privatenet.distributed.env import Ranks
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.loop import Job, Scores, evaluate, fit, score_metrics, trained_tensors
+from privatenet.distributed.loop import Job, Scores, evaluate, fit, score_metrics, trained_tensors, training_plan
 from privatenet.distributed.signals import Interrupted
 from privatenet.distributed.track import Tracker, flatten
 from privatenet.models.adversary import Pair, build_adversary
@@ -57,12 +57,13 @@ def run_part(stage: str, config: Config, faces: Faces, ranks: Ranks, say: Say) -
     started = part.folder / "settings.json"
     if started.exists():
         _check_same(part, _read_settings(started))
-    dist.barrier()  # all ranks have looked before the first one writes
-    tracker = _open(part, config, faces, say) if ranks.first else None
     torch.manual_seed(config.seed)
+    job = part.job()
+    plan = training_plan(job, config, ranks)
+    dist.barrier()  # all ranks have found nothing wrong before the first one writes
+    tracker = _open(part, config, faces, say) if ranks.first else None
     try:
-        job = part.job()
-        best = fit(job, config, faces, ranks, part.folder, tracker)
+        best = fit(job, plan, config, faces, ranks, part.folder, tracker)
         tested, _ = evaluate(job.task, job.heads, faces.testing(), config, faces, ranks)
     except BaseException as error:
         if tracker:

@@ -58,7 +58,9 @@ class Tracker:
             from mlflow.data.dataset_source_registry import resolve_dataset_source
             from mlflow.data.meta_dataset import MetaDataset
 
-            origin = resolve_dataset_source(str(Path(source).resolve()))
+            with warnings.catch_warnings():  # two of its kinds of local source are the same
+                warnings.filterwarnings("ignore", message="The specified dataset source can be", category=UserWarning)
+                origin = resolve_dataset_source(str(Path(source).resolve()))
             mlflow.log_input(MetaDataset(origin, name=name, digest=fingerprint[:36]), context="training")
             mlflow.set_tag("data.fingerprint", fingerprint)
 

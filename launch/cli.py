@@ -48,3 +48,7 @@ def usage() -> str:
         "  privatenet shards build synthetic --out shards/demo\n"
         "  privatenet run --config demo.yaml"
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,10 +1,12 @@
 """How every command ends: what a person got wrong is said in one line, without a traceback."""
 
 import sys
+import time
 from collections.abc import Callable
 
 from privatenet.data_shards.errors import DataError
 from privatenet.distributed.config import ConfigError
+from privatenet.distributed.env import launched_rank
 from privatenet.distributed.signals import Diverged, Interrupted
 from privatenet.models.errors import ModelError
 
@@ -12,11 +14,14 @@ DIVERGED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
+LATER_RANKS_WAIT_S = 8
 
-def guarded(command: Callable[[], int], speaks: Callable[[], bool] = lambda: True) -> int:
+
+def guarded(command: Callable[[], int]) -> int:
     """Run `command`; its exit code, or 2 after one line on stderr for bad input, 130 for an interruption.
 
-    With several ranks all of them get here, and the one that `speaks` prints.
+    Where several ranks fail alike, the first one speaks and its end lets the launcher end the others; a rank that is
+    still there a while later failed alone, and says so.
     """
     try:
         return command()
@@ -26,6 +31,9 @@ def guarded(command: Callable[[], int], speaks: Callable[[], bool] = lambda: Tru
         message, code = f"privatenet: error: {error}", DIVERGED
     except (Interrupted, KeyboardInterrupt) as error:
         message, code = f"privatenet: interrupted: {error or 'nothing was lost'}", INTERRUPTED
-    if speaks():
-        print(message, file=sys.stderr, flush=True)
+    rank = launched_rank()
+    if rank:
+        time.sleep(LATER_RANKS_WAIT_S)
+        message += f" (rank {rank})"
+    print(message, file=sys.stderr, flush=True)
     return code

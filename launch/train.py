@@ -26,7 +26,7 @@ CONFIGS = Path(__file__).resolve().parent / "configs"
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the stage that `argv` names on the ranks that a launcher made, or alone; returns the exit code."""
     arguments = [word for word in (sys.argv[1:] if argv is None else argv) if not word.startswith("--local_rank")]
-    return guarded(lambda: _train(*parse(arguments)), env.is_first)
+    return guarded(lambda: _train(*parse(arguments)))
 
 
 def parse(arguments: list[str]) -> tuple[Config, str]:

@@ -18,7 +18,7 @@ from privatenet.distributed.config import Config, EngineConfig, FitConfig, Model
 from privatenet.distributed.engine import Engine
 from privatenet.distributed.env import Ranks
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.loop import Job, fit, trained_tensors
+from privatenet.distributed.loop import Job, fit, trained_tensors, training_plan
 from privatenet.distributed.signals import Diverged, Interrupted, StopRequest
 from privatenet.distributed.statistics import average_statistics
 from privatenet.models.adversary import Pair, build_adversary
@@ -58,7 +58,7 @@ def steps(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
     made = job(short, faces)
     if ranks.first:
         write(out / "start.safetensors", made.task, [])
-    fit(made, short, faces, ranks, out / "target", None)
+    fit(made, training_plan(made, short, ranks), short, faces, ranks, out / "target", None)
     gathered: list[list[list[int]]] = [[] for _ in range(ranks.world_size)]
     dist.all_gather_object(gathered, seen)
     if ranks.first:
@@ -79,7 +79,8 @@ def interrupted(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
 
     Engine.step = step  # type: ignore[method-assign]
     try:
-        fit(job(config, faces), config, faces, ranks, out / "target", None)
+        made = job(config, faces)
+        fit(made, training_plan(made, config, ranks), config, faces, ranks, out / "target", None)
     except Interrupted as error:
         print(f"rank {ranks.rank}: {error}", flush=True)
 
@@ -88,7 +89,7 @@ def resumed(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
     """Go on to the end; write the parameters and the order of the samples that were read."""
     seen = record_positions()
     made = job(config, faces)
-    fit(made, config, faces, ranks, out / "target", None)
+    fit(made, training_plan(made, config, ranks), config, faces, ranks, out / "target", None)
     write(out / "resumed.safetensors", made.task, sum(seen, []))
 
 
