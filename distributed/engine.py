@@ -65,11 +65,11 @@ class Engine:
                 safe_set_full_optimizer_state(parameter, tensor.to(parameter.device), key)
             else:
                 self.optimizer.state[parameter][key] = tensor.to(parameter.device)
-                if self._counts_steps():
-                    self.optimizer.state[parameter]["step"] = torch.tensor(float(step))
+                if not isinstance(self.optimizer, torch.optim.SGD):
+                    self.optimizer.state[parameter]["step"] = torch.zeros((), device=parameter.device)
         for state in self._states():
             if "step" in state:
-                state["step"] = torch.tensor(float(step))
+                state["step"].fill_(step)
 
     def _states(self) -> list[dict[str, Any]]:
         inner = self.engine.optimizer.optimizer if self.zero_stage else self.optimizer
@@ -85,9 +85,6 @@ class Engine:
             return full
         own: Tensor = self.optimizer.state[parameter][key]
         return own
-
-    def _counts_steps(self) -> bool:
-        return not isinstance(self.optimizer, torch.optim.SGD)
 
 
 def deepspeed_config(fit: FitConfig, config: EngineConfig, ranks: Ranks) -> dict[str, Any]:
@@ -119,7 +116,7 @@ def _optimizer(fit: FitConfig, parameters: list[nn.Parameter]) -> torch.optim.Op
     if fit.optimizer == "sgd":
         return torch.optim.SGD(parameters, fit.lr, momentum=0.9, weight_decay=fit.weight_decay)
     kind = torch.optim.Adam if fit.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, fit.lr, weight_decay=fit.weight_decay)
+    return kind(parameters, fit.lr, weight_decay=fit.weight_decay, fused=True)
 
 
 def _use_torch_collectives() -> None:

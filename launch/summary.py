@@ -41,10 +41,11 @@ def show_all(parts: Mapping[str, Checkpoint], config: Config) -> None:
         utility.add_row(label, *(_percent(score[key]) for key in ("accuracy", "balanced_accuracy", "majority")))
     leakage = Table(
         title="Leakage: accuracy of the adversaries (balanced accuracy), test split, %",
-        caption="* protected; known: the adversary trained against; unknown: trained anew on the private network",
+        caption="* protected. On the private network: known, the adversary it was trained against; unknown, a new one.",
     )
-    for heading in ("tap-attribute", "majority", "unprotected", "private, known", "private, unknown"):
-        leakage.add_column(heading, justify="left" if heading == "tap-attribute" else "right")
+    leakage.add_column("tap-attribute", no_wrap=True)
+    for heading in ("majority", "unprotected", "known", "unknown"):
+        leakage.add_column(heading, justify="right", no_wrap=True)
     protected = config.protect.pairs
     for pair, score in tests["known"].items():
         cells = [_cell(tests[name].get(pair)) for name in ("private", "unknown")]
