@@ -10,7 +10,7 @@ RANKS  ?= 2
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed
-	$(BIN)/privatenet shards build synthetic --train 1792 --test 512 --correlation 0.2 --workers 2 --out shards/demo
+	$(BIN)/privatenet shards build synthetic --train 1664 --test 512 --correlation 0.2 --workers 2 --out shards/demo
 	$(BIN)/privatenet run --ranks $(RANKS) --config demo.yaml
 
 test: $(VENV)/installed
