@@ -8,9 +8,7 @@
 A folder appears under its name complete or not at all. Nothing that is read is unpickled.
 """
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from privatenet.data_shards.files import file_sha256, flush_to_disk
 from privatenet.distributed.config import ConfigError
 
 
@@ -33,7 +32,7 @@ class Checkpoint:
     def tensors(self, name: str = "model") -> dict[str, Tensor]:
         """Read `name`.safetensors. Raises `ConfigError` where the file is not the one that was written."""
         path = self.folder / f"{name}.safetensors"
-        if not path.is_file() or _sha256(path) != self.state["files"][path.name]:
+        if not path.is_file() or file_sha256(path) != self.state["files"][path.name]:
             raise ConfigError(f"{path}: missing or changed since it was written; train this part again")
         return load_file(path)
 
@@ -52,14 +51,14 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mappi
     for name, values in tensors.items():
         path = work / f"{name}.safetensors"
         save_file({key: value.detach().cpu().contiguous() for key, value in values.items()}, path)
-        _sync(path)
-        files[path.name] = _sha256(path)
+        flush_to_disk(path)
+        files[path.name] = file_sha256(path)
     complete = {**state, "files": files}
     (work / "state.json").write_text(json.dumps(complete, indent=1) + "\n")
-    _sync(work / "state.json")
-    _sync(work)
+    flush_to_disk(work / "state.json")
+    flush_to_disk(work)
     work.rename(folder)
-    _sync(folder.parent)
+    flush_to_disk(folder.parent)
     return Checkpoint(folder, complete)
 
 
@@ -87,16 +86,3 @@ def keep_only(root: Path, kept: Path) -> None:
     for path in root.glob("step-*"):
         if path != kept:
             shutil.rmtree(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

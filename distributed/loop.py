@@ -89,7 +89,8 @@ def fit(
     """
     settings, task = job.fit, job.task.to(ranks.device)
     if config.engine.sync_statistics and ranks.world_size > 1:
-        synchronise_statistics(task)
+        for module in task.trained.values():  # what is frozen has no batch statistics to share
+            synchronise_statistics(module)
     # Copied before the engine hangs its own state on the parameters.
     average = (
         AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True) if settings.ema else None
@@ -102,7 +103,7 @@ def fit(
     with StopRequest() as request, shown as progress:
         means, began, steps = LossMeans(), time.monotonic(), 0
         batches = training_batches(job.training.split, job.training.pictures, plan, state.data, config.data)
-        for batch, data in batches if not _finished(state, settings, plan) else ():
+        for batch, data in batches if not finished(state, settings, plan) else ():
             images = augment(batch.images, config.model.image_size, config.augment, config.seed, batch.positions)
             losses = engine.step(
                 _layout(images, config), batch.labels, learning_rate(settings, state.step, plan.steps_per_epoch)
@@ -129,10 +130,10 @@ def fit(
                 _average_trained(module)
             scores, validated = evaluate(judged, job.heads, job.validation, config, faces, ranks, losses=True)
             chosen_by = job.figures(scores, validated) if len(job.validation.rows) else _newest(task, data.epoch)
-            state, best = _keep_best(state, best, judged, chosen_by)
+            state, best = keep_best(state, best, judged, chosen_by)
             _record(progress, tracker, data.epoch + 1, trained, scores, speed)
             _save(folder, state, task, judged, best, engine, ranks)
-            if _finished(state, settings, plan):
+            if finished(state, settings, plan):
                 break
             if asked:
                 raise Interrupted(
@@ -189,7 +190,8 @@ def _layout(images: Tensor, config: Config) -> Tensor:
     return images.contiguous(memory_format=layout)
 
 
-def _finished(state: TrainState, settings: FitConfig, plan: TrainingPlan) -> bool:
+def finished(state: TrainState, settings: FitConfig, plan: TrainingPlan) -> bool:
+    """Whether all epochs are trained, or `patience` epochs have passed without a better figure."""
     out_of_patience = bool(settings.patience) and state.waited >= settings.patience
     return state.step >= settings.epochs * plan.steps_per_epoch or out_of_patience
 
@@ -204,9 +206,10 @@ def _average_trained(task: Task) -> None:
         average_statistics(module)
 
 
-def _keep_best(
+def keep_best(
     state: TrainState, best: dict[str, Tensor], task: Task, figures: Mapping[str, float]
 ) -> tuple[TrainState, dict[str, Tensor]]:
+    """Take over the weights of every piece whose figure is its highest so far; both results are new."""
     better = [name for name, figure in figures.items() if name not in state.best or figure > state.best[name][0]]
     prefixes = tuple(f"{name}." for name in better)
     kept = {key: value.cpu().clone() for key, value in trained_tensors(task).items() if key.startswith(prefixes)}

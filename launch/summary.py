@@ -26,6 +26,7 @@ def show_part(part: Checkpoint) -> None:
             str(score["samples"]),
         )
     Console().print(table)
+    warn_of_batches(part)
     print(f"checkpoint  {part.folder}")
 
 
@@ -53,11 +54,18 @@ def show_all(parts: Mapping[str, Checkpoint], config: Config) -> None:
     console = Console(width=max(80, Console().width))
     console.print(utility)
     console.print(leakage)
+    warn_of_batches(parts["target"])
     output = Path(config.output)
     print(f"models   {output}/target/final  {output}/private/final")
     if MLFLOW:
         uri = tracking_uri(config.tracking, output / "target")
         print(f"runs     {uri}\nto open  mlflow ui --backend-store-uri {uri}")
+
+
+def warn_of_batches(part: Checkpoint) -> None:
+    """Say so where figures depend on which pictures happened to share a batch."""
+    if part.state["spec"]["affinity"] == "batch":
+        print("affinity: batch, as in the paper: each picture's answer depends on its batch, and so do these figures")
 
 
 def _cell(score: Mapping[str, float] | None) -> str:

@@ -21,9 +21,10 @@ def run(
 
 
 def weights(path: Path) -> torch.Tensor:
-    """Every parameter and statistic in a file, as one vector."""
+    """Every parameter in a file, as one vector."""
     tensors = load_file(path)
-    return torch.cat([tensors[key].flatten() for key in sorted(tensors) if tensors[key].is_floating_point()])
+    others = ("order", "num_batches_tracked", "running_mean", "running_var", "running_affinity")
+    return torch.cat([tensors[key].flatten() for key in sorted(tensors) if not key.endswith(others)])
 
 
 def order(path: Path) -> torch.Tensor:
@@ -73,4 +74,4 @@ def test_what_is_frozen_stays_bit_for_bit_and_statistics_agree_after_averaging(
 
 def test_all_ranks_end_when_one_diverges(torchrun: Start, shards: Path, tmp_path: Path) -> None:
     said = run(torchrun, 2, "diverged", shards, tmp_path)
-    assert sorted(said.split("\n")[:2]) == ["rank 0: diverged", "rank 1: diverged"]
+    assert {"rank 0: diverged", "rank 1: diverged"} <= set(said.splitlines())

@@ -95,6 +95,7 @@ def resumed(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
 
 def frozen(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
     """Train an adversary and average statistics: the network below stays as it is, and ranks end up alike."""
+    torch.manual_seed(0)
     network = build_network(NetworkSpec(image_size=96))
     pair = Pair("backbone", "gender")
     adversary = build_adversary(network.spec, network.tap_shapes, pair.tap, 2)
