@@ -57,19 +57,33 @@ class Engine:
     def load_optimizer_state(self, tensors: dict[str, Tensor], step: int) -> None:
         """Set what `optimizer_state` returned, on any number of ranks and at any ZeRO stage. All ranks."""
         if self.zero_stage:
-            self.engine.optimizer.refresh_fp32_params()  # ZeRO keeps its own copy of the weights just loaded
+            self._wake_zero()
         for full_name, tensor in tensors.items():
             name, key = full_name.rsplit("/", 1)
             parameter = self.named[name]
             if self.zero_stage:
                 safe_set_full_optimizer_state(parameter, tensor.to(parameter.device), key)
             else:
-                self.optimizer.state[parameter][key] = tensor.to(parameter.device)
+                # In the parameter's own memory layout: a fused optimiser walks through both alike.
+                self.optimizer.state[parameter][key] = torch.empty_like(parameter).copy_(tensor)
                 if not isinstance(self.optimizer, torch.optim.SGD):
                     self.optimizer.state[parameter]["step"] = torch.zeros((), device=parameter.device)
         for state in self._states():
             if "step" in state:
                 state["step"].fill_(step)
+
+    def _wake_zero(self) -> None:
+        """Let ZeRO take over the weights just loaded, and make the states that else appear at its first step."""
+        zero = self.engine.optimizer
+        zero.refresh_fp32_params()
+        for group in zero.optimizer.param_groups:
+            group["lr"] = 0.0
+        for partition in zero.single_partition_of_fp32_groups:
+            partition.grad = torch.zeros_like(partition)
+        zero.optimizer.step()
+        for partition in zero.single_partition_of_fp32_groups:
+            partition.grad = None
+        zero._lazy_init_hp_params_optimizer_state()
 
     def _states(self) -> list[dict[str, Any]]:
         inner = self.engine.optimizer.optimizer if self.zero_stage else self.optimizer

@@ -45,7 +45,7 @@ def test_ten_steps_give_the_same_parameters_and_order_on_1_2_and_4_ranks(
         assert (weights(path) - one).norm() < 0.1 * (one - start).norm(), "too little has moved for that to mean much"
 
 
-@pytest.mark.parametrize(("zero", "optimizer"), [(0, "sgd"), (2, "adam")])
+@pytest.mark.parametrize(("zero", "optimizer"), [(0, "sgd"), (2, "sgd")])
 def test_two_ranks_stopped_in_an_epoch_go_on_as_one_with_the_very_next_sample(
     torchrun: Start, shards: Path, tmp_path: Path, zero: int, optimizer: str
 ) -> None:
@@ -62,6 +62,15 @@ def test_two_ranks_stopped_in_an_epoch_go_on_as_one_with_the_very_next_sample(
     assert apart.norm() < 0.2 * moved.norm(), "the optimiser did not go on as it was"
 
 
+def test_adams_state_survives_every_change_of_zero_stage_exactly(
+    torchrun: Start, shards: Path, tmp_path: Path
+) -> None:
+    said = run(torchrun, 1, "optimizer", shards, tmp_path)
+    assert [line for line in said.splitlines() if ": apart" in line] == [
+        f"{before} to {after}: apart 0.0" for before in (0, 2) for after in (0, 2)
+    ]
+
+
 def test_what_is_frozen_stays_bit_for_bit_and_statistics_agree_after_averaging(
     torchrun: Start, shards: Path, tmp_path: Path
 ) -> None:
@@ -74,4 +83,5 @@ def test_what_is_frozen_stays_bit_for_bit_and_statistics_agree_after_averaging(
 
 def test_all_ranks_end_when_one_diverges(torchrun: Start, shards: Path, tmp_path: Path) -> None:
     said = run(torchrun, 2, "diverged", shards, tmp_path)
-    assert {"rank 0: diverged", "rank 1: diverged"} <= set(said.splitlines())
+    assert "rank 0: diverged" in said
+    assert "rank 1: diverged" in said

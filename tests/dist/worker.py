@@ -116,6 +116,32 @@ def frozen(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
     print(f"rank {ranks.rank}: before {len({a for a, _ in digests})} after {len({b for _, b in digests})}", flush=True)
 
 
+def optimizer(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
+    """Take steps, carry weights and Adam's state to an engine of another ZeRO stage, and go on with both."""
+    images = torch.randn(6, 4, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    labels = {"emotion": torch.tensor([0, 3, 5, 1])}
+    fit_config = FitConfig(batch_size=4, lr=1e-3)
+    for before in (0, 2):
+        for after in (0, 2):
+            engines = []
+            for stage in (before, after):
+                torch.manual_seed(0)
+                task = TargetTask(build_network(NetworkSpec(image_size=96)), "emotion")
+                precision = EngineConfig(precision="fp32", zero_stage=stage)  # type: ignore[arg-type]
+                engines.append((task, Engine(task, fit_config, precision, ranks)))
+            (first, old), (second, new) = engines
+            for step in range(3):
+                old.step(images[step], labels, 1e-3)
+            state, steps = old.optimizer_state()
+            second.load_state_dict(first.state_dict())
+            new.load_optimizer_state({name: tensor.contiguous() for name, tensor in state.items()}, steps)
+            for step in range(3, 6):
+                old.step(images[step], labels, 1e-3)
+                new.step(images[step], labels, 1e-3)
+            pairs = zip(first.parameters(), second.parameters(), strict=True)
+            print(f"{before} to {after}: apart {max(float((a - b).abs().max()) for a, b in pairs)}", flush=True)
+
+
 def diverged(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
     """One rank's loss is not finite: all ranks say so."""
     loss = torch.tensor(float("nan") if ranks.rank == 1 else 1.0)
@@ -148,11 +174,11 @@ def digest(module: nn.Module) -> str:
     return hashlib.sha256(b"".join(state[name].contiguous().numpy().tobytes() for name in sorted(state))).hexdigest()
 
 
-CASES = {case.__name__: case for case in (steps, interrupted, resumed, frozen, diverged)}
+CASES = {case.__name__: case for case in (steps, interrupted, resumed, optimizer, frozen, diverged)}
 
 if __name__ == "__main__":
-    case, shards, out, zero, optimizer = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+    case, shards, out, zero, chosen_optimizer = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
     joined = env.join()
-    chosen = settings(shards, zero, optimizer)
+    chosen = settings(shards, zero, chosen_optimizer)
     CASES[case](chosen, Faces(chosen.data, joined), joined, out)
     env.leave()
