@@ -103,17 +103,11 @@ def test_finished_parts_are_reused_and_another_setting_is_not_let_over_them(
     assert "Traceback" not in other.stderr
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_torchrun_trains_at_every_precision_with_accumulation_and_zero(
-    precision: str, tiny_config: Path, torchrun: Start
-) -> None:
-    settings = [f"--engine.precision={precision}", "--engine.accumulation=2", "--engine.zero_stage=1"]
-    settings += ["--model.affinity=batch", "--tracking.model=false", "--target.epochs=1"]
-    done = torchrun(2, "-m", "privatenet.launch.train", "target", "--config", str(tiny_config), *settings)
+def test_torchrun_trains_the_same_stages_with_the_same_arguments(tiny_config: Path, torchrun: Start) -> None:
+    settings = ("--config", str(tiny_config), "--tracking.model=false")
+    done = torchrun(2, "-m", "privatenet.launch.train", "target", *settings)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "each picture's answer depends on its batch" in done.stdout
-    lines = (tiny_config.parent / "run" / "target" / "metrics.jsonl").read_text().splitlines()
-    assert 0 < json.loads(lines[0])["train/loss"] < 5
+    assert (tiny_config.parent / "run" / "target" / "final" / "state.json").is_file()
 
 
 def test_training_works_without_mlflow_and_ray_and_says_so_in_one_line(tiny_config: Path, start: Start) -> None:
