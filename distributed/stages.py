@@ -51,9 +51,10 @@ def run_part(stage: str, config: Config, faces: Faces, ranks: Ranks, say: Say) -
     identity = digest(part.settings)
     final = part.folder / "final"
     if final.exists():
-        _check_same(part, checkpoint.load(final).state["settings"])
+        done = checkpoint.load(final)
+        _check_same(part, done.state["settings"])
         say(f"{part.folder.name:8s} done before, {final}")
-        return checkpoint.load(final)
+        return done
     started = part.folder / "settings.json"
     if started.exists():
         _check_same(part, _read_settings(started))
