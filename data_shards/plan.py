@@ -117,13 +117,16 @@ def known_rows(labels: npt.NDArray[np.int64]) -> Rows:
     return np.flatnonzero((labels >= 0).all(axis=1)).astype(np.int64)
 
 
-def validation_mask(names: Sequence[str], classes: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.bool_]:
+def validation_mask(
+    names: Sequence[str], classes: npt.NDArray[np.int64], fraction: float, salt: str = ""
+) -> npt.NDArray[np.bool_]:
     """Choose `fraction` of every class for validation by the hash of the sample's name, whatever the order of samples.
 
     Every class keeps at least one sample for training. The choice is part of the data set, not of a run's seed, so
-    that a network and its adversaries agree on what neither has seen.
+    that a network and its adversaries agree on what neither has seen; another `salt` gives an independent choice.
     """
-    keys = np.array([int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in names], np.uint64)
+    digests = (hashlib.sha256((salt + name).encode()).digest() for name in names)
+    keys = np.array([int.from_bytes(digest[:8], "big") for digest in digests], np.uint64)
     mask = np.zeros(len(names), dtype=np.bool_)
     for value in np.unique(classes):
         members = np.flatnonzero(classes == value)

@@ -144,11 +144,13 @@ class TrackingConfig:
         uri: MLflow tracking server or store; empty is a SQLite file, mlflow.db, beside the parts.
         experiment: MLflow experiment.
         model: Whether the finished network is logged as an MLflow model, with its signature.
+        parent: Id of the MLflow run that this one is nested in, which is in the same store; empty is none.
     """
 
     uri: str = ""
     experiment: str = "privatenet"
     model: bool = True
+    parent: str = ""
 
 
 @dataclass(frozen=True)

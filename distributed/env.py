@@ -30,7 +30,7 @@ def join() -> Ranks:
     NCCL serves GPUs, gloo CPUs. Every process takes its share of the machine's cores: more threads than cores make
     ranks wait for each other many times over.
     """
-    if "RANK" not in os.environ:
+    if not launched():
         alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1"}
         os.environ.update({key: str(value) for key, value in alone.items()})
         os.environ["MASTER_PORT"] = str(free_port())
@@ -52,6 +52,11 @@ def join() -> Ranks:
 def launched_rank() -> int:
     """This process's rank, known before ranks have joined; 0 without a launcher."""
     return int(os.environ.get("RANK", "0"))
+
+
+def launched() -> bool:
+    """Whether a launcher started this process as one of its ranks."""
+    return "RANK" in os.environ
 
 
 def leave() -> None:

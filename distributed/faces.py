@@ -55,6 +55,12 @@ class Faces:
         """The whole test split."""
         return Part(self.test, self._test_pictures, np.arange(len(self.test), dtype=np.int64))
 
+    def everything(self, split: str) -> Part:
+        """Every sample of the split "train" or "test"."""
+        if split == "test":
+            return self.testing()
+        return Part(self.train, self._train_pictures, np.arange(len(self.train), dtype=np.int64))
+
     def batches(self, part: Part, batch_size: int) -> Iterator[Batch]:
         """This rank's share of `part`, each sample once over all ranks."""
         rows = evaluation_rows(part.rows, self.ranks.world_size, self.ranks.rank)

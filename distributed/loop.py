@@ -22,7 +22,7 @@ from privatenet.data_shards.plan import DataState, TrainingPlan
 from privatenet.data_shards.transforms import augment, prepare
 from privatenet.distributed import checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
-from privatenet.distributed.config import Config, FitConfig
+from privatenet.distributed.config import Config, EngineConfig, FitConfig
 from privatenet.distributed.engine import Engine, evaluation_precision
 from privatenet.distributed.env import Ranks
 from privatenet.distributed.faces import Faces, Part
@@ -106,7 +106,7 @@ def fit(
         for batch, data in batches if not finished(state, settings, plan) else ():
             images = augment(batch.images, config.model.image_size, config.augment, config.seed, batch.positions)
             losses = engine.step(
-                _layout(images, config), batch.labels, learning_rate(settings, state.step, plan.steps_per_epoch)
+                layout(images, config.engine), batch.labels, learning_rate(settings, state.step, plan.steps_per_epoch)
             )
             means.add(losses)
             if data.sample % settings.batch_size:
@@ -164,7 +164,7 @@ def evaluate(
     task.eval()
     with evaluation_precision(config.engine, ranks.device):
         for batch in faces.batches(part, EVALUATION_BATCH):
-            images = _layout(prepare(batch.images, config.model.image_size), config)
+            images = layout(prepare(batch.images, config.model.image_size), config.engine)
             for head, logits in task.predict(images).items():
                 tally.add(head, logits, batch.labels[heads[head]])
             if losses:
@@ -185,9 +185,9 @@ def _mean_losses(sums: Mapping[str, Tensor], count: Tensor) -> dict[str, float]:
     return {name: total / samples for name, total in zip(keys, totals, strict=True)}
 
 
-def _layout(images: Tensor, config: Config) -> Tensor:
-    layout = torch.channels_last if config.engine.channels_last else torch.contiguous_format
-    return images.contiguous(memory_format=layout)
+def layout(images: Tensor, config: EngineConfig) -> Tensor:
+    """Pictures in the memory layout that the engine's networks are fastest with."""
+    return images.contiguous(memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
 
 
 def finished(state: TrainState, settings: FitConfig, plan: TrainingPlan) -> bool:

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 LOSS_EVERY = 10
+WORK_EVERY = 20
 
 
 class EpochProgress:
@@ -57,6 +58,38 @@ class EpochProgress:
             f"{self.part:8s} epoch {number}/{self.epochs}  {parts}  |  validation {results}  |  "
             f"{images_per_s:.0f} images/s, {clock(left)} left"
         )
+
+
+class WorkProgress:
+    """Shows work that is done piece by piece: a live bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, visible: bool) -> None:
+        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), quiet=not visible)
+        columns = [
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+        ]
+        self.bar = Progress(*columns, console=self.console, transient=True)
+        self.live = visible and self.console.is_terminal
+        self.task = self.bar.add_task("")
+
+    def __enter__(self) -> "WorkProgress":
+        if self.live:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.bar.stop()
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Say what is done now; with a `total`, that `done` of its pieces are."""
+        if self.live:
+            self.bar.update(self.task, description=what, completed=done, total=total or None)
+        elif not total or done in (1, total) or done % WORK_EVERY == 0:
+            self.console.print(f"{what}  {done}/{total}" if total else what)
 
 
 def clock(seconds: float) -> str:

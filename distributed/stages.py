@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from privatenet.data_shards.schema import Schema
 from privatenet.distributed import checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config, ConfigError, FitConfig, digest, to_yaml
@@ -96,6 +97,15 @@ def load_network(found: Checkpoint) -> Network:
     return network
 
 
+def load_adversary(found: Checkpoint, network: Network, name: str) -> nn.Module:
+    """The adversary of pair `name` from an adversaries' checkpoint; `network` is one that it could look at."""
+    pair = Pair.parse(name)
+    classes = len(Schema.from_dict(found.state["schema"]).attribute(pair.attribute).classes)
+    adversary = build_adversary(network.spec, network.tap_shapes, pair.tap, classes)
+    adversary.load_state_dict(_strip(found.tensors(), f"adversaries.{name}."))
+    return adversary
+
+
 def _plan_target(config: Config, faces: Faces) -> Plan:
     spec = _spec(config, faces)
     target = faces.schema.target
@@ -156,7 +166,7 @@ def _plan_private(config: Config, faces: Faces) -> Plan:
 
     def job() -> Job:
         network = load_network(start)
-        adversaries = _load_adversaries(known, network, pairs, faces)
+        adversaries = _load_adversaries(known, network, pairs)
         task = PrivateTask(
             network, adversaries, pairs, target, protect.objective, protect.lambda_, protect.pairs,
             {name: _prior(config, faces, name) for name in attributes}, protect.known,
@@ -238,14 +248,8 @@ def _classes(faces: Faces, pair: Pair) -> int:
     return len(faces.schema.attribute(pair.attribute).classes)
 
 
-def _load_adversaries(found: Checkpoint, network: Network, pairs: list[Pair], faces: Faces) -> nn.ModuleDict:
-    tensors = found.tensors()
-    adversaries = nn.ModuleDict()
-    for pair in pairs:
-        adversary = build_adversary(network.spec, network.tap_shapes, pair.tap, _classes(faces, pair))
-        adversary.load_state_dict(_strip(tensors, f"adversaries.{pair.name}."))
-        adversaries[pair.name] = adversary
-    return adversaries
+def _load_adversaries(found: Checkpoint, network: Network, pairs: list[Pair]) -> nn.ModuleDict:
+    return nn.ModuleDict({pair.name: load_adversary(found, network, pair.name) for pair in pairs})
 
 
 def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -6,7 +6,9 @@ import logging
 import subprocess
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from torch import nn
 
 from privatenet.distributed.config import TrackingConfig
+from privatenet.distributed.signals import Interrupted
 
 MLFLOW = importlib.util.find_spec("mlflow") is not None
 
@@ -35,17 +38,15 @@ class Tracker:
             return
         import mlflow
 
-        for chatty in ("alembic", "mlflow"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
-        mlflow.set_tracking_uri(tracking_uri(config, folder))
-        _set_experiment(config, folder)
+        _connect(config, folder)
         known = folder / "mlflow.json"
         if known.is_file():
             self.run_id = json.loads(known.read_text())["run_id"]
             mlflow.start_run(run_id=self.run_id)
             return
         tags = {"stage": stage, "part": folder.name, "output": str(folder.parent.resolve()), "version": code_version()}
-        run = mlflow.start_run(run_name=f"{folder.parent.name}/{folder.name}", tags=tags)
+        name = f"{folder.parent.name}/{folder.name}"
+        run = mlflow.start_run(run_name=name, tags=tags, parent_run_id=config.parent or None)
         self.run_id = run.info.run_id
         known.write_text(json.dumps({"run_id": self.run_id, "uri": mlflow.get_tracking_uri()}) + "\n")
         mlflow.log_params(flatten(settings))
@@ -73,6 +74,13 @@ class Tracker:
 
             mlflow.log_metrics(dict(metrics), step=epoch)
 
+    def artifacts(self, folder: Path) -> None:
+        """Record everything in `folder` as files of the run, under its name."""
+        if self.run_id:
+            import mlflow
+
+            mlflow.log_artifacts(str(folder), folder.name)
+
     def finish(self, checkpoint_hash: str, network: nn.Module | None, image_size: int) -> None:
         """Record the finished checkpoint's hash and, if asked for, the network as a model with its signature."""
         if not self.run_id:
@@ -90,6 +98,48 @@ class Tracker:
             import mlflow
 
             mlflow.end_run(status)
+
+
+@contextmanager
+def parent_run(config: TrackingConfig, output: Path, stage: str) -> Iterator[TrackingConfig]:
+    """Within the block, settings by which all parts, wherever below `output`, are runs nested in one. Rank 0 only.
+
+    The run's id is kept in `output`/mlflow.json, so that what was interrupted goes on in it. It ends with the block.
+    Without MLflow the settings are as they were.
+    """
+    if not MLFLOW:
+        yield config
+        return
+    import mlflow
+
+    output.mkdir(parents=True, exist_ok=True)
+    experiment = _connect(config, output / "target")
+    client, known = mlflow.MlflowClient(), output / "mlflow.json"
+    here = {"uri": mlflow.get_tracking_uri()}
+    before = json.loads(known.read_text()) if known.is_file() else {}
+    if before.get("uri") == here["uri"]:
+        run_id = before["run_id"]
+        client.update_run(run_id, status="RUNNING")
+    else:
+        tags = {"stage": stage, "output": str(output.resolve()), "version": code_version()}
+        run_id = client.create_run(experiment, tags=tags, run_name=output.name).info.run_id
+        known.write_text(json.dumps({"run_id": run_id} | here) + "\n")
+    try:
+        yield replace(config, uri=here["uri"], parent=run_id)
+    except BaseException as error:
+        stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
+        client.set_terminated(run_id, "KILLED" if stopped else "FAILED")
+        raise
+    client.set_terminated(run_id)
+
+
+def log_files(config: TrackingConfig, paths: Sequence[Path]) -> None:
+    """Keep copies of files with the run that `config.parent` names, if it names one."""
+    if config.parent:
+        import mlflow
+
+        for path in paths:
+            mlflow.MlflowClient(config.uri).log_artifact(config.parent, str(path))
 
 
 def tracking_uri(config: TrackingConfig, folder: Path) -> str:
@@ -113,13 +163,16 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _set_experiment(config: TrackingConfig, folder: Path) -> None:
-    """Choose the experiment; a new one of our own store keeps its artifacts beside the database."""
+def _connect(config: TrackingConfig, folder: Path) -> str:
+    """Choose store and experiment, and return its id; a new one of our own keeps its artifacts beside the database."""
     import mlflow
 
+    for chatty in ("alembic", "mlflow"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(tracking_uri(config, folder))
     if not config.uri and mlflow.get_experiment_by_name(config.experiment) is None:
         mlflow.create_experiment(config.experiment, (folder.parent / "mlartifacts").resolve().as_uri())
-    mlflow.set_experiment(config.experiment)
+    return str(mlflow.set_experiment(config.experiment).experiment_id)
 
 
 class _Logits(nn.Module):

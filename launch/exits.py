@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from privatenet.audit.errors import AuditError
 from privatenet.data_shards.errors import DataError
 from privatenet.distributed.config import ConfigError
 from privatenet.distributed.env import launched_rank
@@ -12,6 +13,7 @@ from privatenet.models.errors import ModelError
 
 DIVERGED = 1
 BAD_INPUT = 2
+LEAKS = 3
 INTERRUPTED = 130
 
 LATER_RANKS_WAIT_S = 8
@@ -25,7 +27,7 @@ def guarded(command: Callable[[], int]) -> int:
     """
     try:
         return command()
-    except (ConfigError, DataError, ModelError) as error:
+    except (AuditError, ConfigError, DataError, ModelError) as error:
         message, code = f"privatenet: error: {error}", BAD_INPUT
     except Diverged as error:
         message, code = f"privatenet: error: {error}", DIVERGED

@@ -1,5 +1,6 @@
 """Adversaries: networks that predict a private attribute from what a tap shows."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -48,6 +49,22 @@ def build_adversary(
         return nn.Linear(shape[0], num_classes)
     channels, height, width = shape
     return ArmAdversary(ArmHead(channels, (height, width), num_classes, affinity))
+
+
+def upper_part(network: Network, tap: str, num_classes: int) -> nn.Module:
+    """What comes after `tap` in `network`, its weights copied, ending in a new linear layer: logits [B, num_classes].
+
+    An adversary that starts from what the network has learnt. Raises ModelError for a tap that nothing follows but a
+    linear layer.
+    """
+    stages = ["layer1", "layer2", "layer3", "layer4", "last"]
+    place = {"layer1": 1, "layer2": 2, "layer3": 3, "layer4": 4, "backbone": 5}.get(tap)
+    if place is None:
+        raise ModelError(f"tap {tap!r} has no upper part to start from; accepted: layer1 to layer4, backbone")
+    head = copy.deepcopy(network.head)
+    head.linear = nn.Linear(head.linear.in_features, num_classes)
+    stack = [copy.deepcopy(network.backbone.get_submodule(name)) for name in stages[place:]]
+    return nn.Sequential(*stack, ArmAdversary(head) if isinstance(head, ArmHead) else head).requires_grad_(True).train()
 
 
 class ArmAdversary(nn.Module):

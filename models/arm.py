@@ -1,7 +1,8 @@
 """The ARM head: amend module (Shi and Zhu, arXiv 2103.10189) and linear classifier on a feature map."""
 
+import copy
 import math
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,8 @@ from privatenet.models.errors import ModelError
 
 Affinity = Literal["batch", "ema", "none"]
 """Whose mean amends a picture's features: its batch's (the paper's), in evaluation a running one, or nobody's."""
+
+Module = TypeVar("Module", bound=nn.Module)
 
 _MOMENTUM = 0.1  # of the running affinity; BatchNorm's
 
@@ -45,7 +48,7 @@ class ArmHead(nn.Module):
         self.norm = nn.BatchNorm2d((channels if fits else 512) // 256)
         if affinity != "none":
             self.alpha = nn.Parameter(torch.ones(1))
-            self.batch_mean = BatchMean()
+            self.batch_mean: nn.Module = BatchMean()
         if affinity == "ema":
             self.register_buffer("running_affinity", torch.zeros(1, 1, 2 * height - 3, 2 * width - 3))
         self.linear = nn.Linear(self.num_features, num_classes)
@@ -65,7 +68,8 @@ class ArmHead(nn.Module):
             return own + self.alpha * self.running_affinity
         shared: Tensor = self.batch_mean(maps)
         if self.affinity == "ema":
-            self.running_affinity.lerp_(shared.detach(), _MOMENTUM)
+            moved = torch.lerp(self.running_affinity, shared.detach(), _MOMENTUM)
+            self.running_affinity.copy_(moved)  # and not lerp_, which vmap cannot batch
         return own + self.alpha * shared
 
 
@@ -74,6 +78,22 @@ class BatchMean(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         return maps.mean(dim=(0, 1), keepdim=True)
+
+
+class OwnMean(nn.Module):
+    """What `BatchMean` is for a batch of one picture, for each of [B, C, H, W] alone: [B, 1, H, W]."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.mean(dim=1, keepdim=True)
+
+
+def one_by_one(module: Module) -> Module:
+    """A copy of `module` that answers for each picture as if it came alone, also where the affinity is "batch"."""
+    alone = copy.deepcopy(module)
+    for part in alone.modules():
+        if isinstance(part, ArmHead) and part.affinity == "batch":
+            part.batch_mean = OwnMean()
+    return alone
 
 
 def _shuffle_and_convolve(features: Tensor, kernel: Tensor) -> Tensor:

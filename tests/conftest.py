@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # many processes on few cores: those that wait must not spin
+
 import pytest
 from support import TINY, Start
 
@@ -15,10 +17,22 @@ from privatenet.distributed.env import free_port
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eighty training and twenty test faces in shards of sixteen."""
+    """Eighty training and forty test faces in shards of sixteen."""
     out = tmp_path_factory.mktemp("shards") / "tiny"
-    build(synthetic_source(80, 20, seed=3), out, samples_per_shard=16)
+    build(synthetic_source(80, 40, seed=3), out, samples_per_shard=16)
     return out
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> tuple[Path, str]:
+    """A whole run on two ranks by the deepspeed launcher: its configuration file and what it printed."""
+    folder = tmp_path_factory.mktemp("run")
+    config = folder / "tiny.yaml"
+    config.write_text(TINY.format(shards=shards, output=folder / "run"))
+    command = [sys.executable, "-m", "privatenet.launch.cli", "run", "--ranks", "2", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return config, done.stdout
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""`privatenet run`: all stages in order, by the deepspeed launcher, on as many ranks as there are GPUs."""
+"""`privatenet run`: all stages in order, by the deepspeed launcher, on as many ranks as there are GPUs.
+
+`launch` starts other work in the same way.
+"""
 
 import argparse
 import os
@@ -19,18 +22,28 @@ def main(argv: list[str]) -> int:
     settings = train.with_ready_configs(settings)
     config, _ = train.parse(["run", *settings])
     load_manifest(Path(config.data.shards))
-    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--num_gpus", str(own.ranks)]
-    launcher += [
-        "--no_local_rank",
-        "--master_port",
-        str(free_port()),
-        "--module",
-        "privatenet.launch.train",
-        "run",
-        *settings,
-    ]
+    return launch("privatenet.launch.train", ["run", *settings], own.ranks)
+
+
+def launch(module: str, arguments: list[str], ranks: int) -> int:
+    """Start `ranks` processes of `module` on this machine by the deepspeed launcher; returns its exit code."""
+    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--num_gpus", str(ranks)]
+    launcher += ["--no_local_rank", "--master_port", str(free_port())]
+    launcher += ["--module", module, *arguments]
     accelerator = {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
     return subprocess.run(launcher, env=os.environ | accelerator).returncode
+
+
+def add_ranks(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the flag --ranks."""
+    ranks = max(1, torch.cuda.device_count())
+    parser.add_argument(
+        "--ranks",
+        type=int,
+        default=ranks,
+        metavar="N",
+        help="processes; one per GPU, or one without GPUs (here %(default)s)",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,12 +58,5 @@ def _parser() -> argparse.ArgumentParser:
         f"({ready}), and any --section.key that `privatenet train --help` lists. On several machines: deepspeed "
         "--hostfile H --module privatenet.launch.train run --config F",
     )
-    ranks = max(1, torch.cuda.device_count())
-    parser.add_argument(
-        "--ranks",
-        type=int,
-        default=ranks,
-        metavar="N",
-        help="processes; one per GPU, or one without GPUs (here %(default)s)",
-    )
+    add_ranks(parser)
     return parser

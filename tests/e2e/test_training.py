@@ -11,24 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import TINY, Start
+from support import Start
 
 from privatenet.data_shards.manifest import load_manifest
 from privatenet.launch import cli
 
 PARTS = ("target", "known", "private", "unknown")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> tuple[Path, str]:
-    """A whole run on two ranks by the deepspeed launcher: its configuration file and what it printed."""
-    folder = tmp_path_factory.mktemp("run")
-    config = folder / "tiny.yaml"
-    config.write_text(TINY.format(shards=shards, output=folder / "run"))
-    command = [sys.executable, "-m", "privatenet.launch.cli", "run", "--ranks", "2", "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=folder)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return config, done.stdout
 
 
 def test_a_whole_run_leaves_models_a_table_and_where_to_find_them(finished: tuple[Path, str]) -> None:
@@ -226,7 +214,9 @@ def test_all_ranks_end_together_on_bad_input_and_one_of_them_says_why(tiny_confi
     assert time.monotonic() - began < 100
 
 
-@pytest.mark.parametrize("command", [[], ["shards"], ["train"], ["run"], ["doctor"], ["shards", "build"]])
+@pytest.mark.parametrize(
+    "command", [[], ["shards"], ["train"], ["run"], ["audit"], ["reproduce"], ["doctor"], ["shards", "build"]]
+)
 def test_help_is_there_everywhere(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:
         code = cli.main([*command, "--help"])

@@ -1,0 +1,181 @@
+"""What an audit found, as one file, audit.json: tables, figures, page and card are made from it alone."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+
+from privatenet.audit.errors import AuditError
+from privatenet.data_shards.files import replacing
+
+VERSION = 1
+
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+"""A figure that may be undefined: NaN, which JSON writes as null."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure measured on test samples, with the interval that holds it at the protocol's confidence."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attacker on one representation of a tap, fitted `seeds` times, judged once, with the seed chosen by tuning.
+
+    `tuning` is its accuracy on the tuning samples, by which it competes with the others; `spread` the standard
+    deviation of test accuracy over seeds. `excess` is accuracy above the majority class, paired by sample; `bits` the
+    usable information, H(S) minus cross-entropy. `confusion` counts [true class, predicted class].
+    """
+
+    attacker: str
+    representation: str
+    numbers: int
+    note: str
+    seeds: int
+    tuning: Number
+    accuracy: Estimate
+    excess: Estimate
+    balanced_accuracy: Estimate
+    auc: Estimate
+    bits: Estimate
+    spread: Number
+    seconds: float
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Leak:
+    """What one tap of one network tells about one private attribute, by every attacker; `best` chosen by tuning.
+
+    `code_length` is the online code length of the fitting samples' labels under the best attacker, in bits a label,
+    beside `entropy`, what they cost without looking. `change` is the best attacker's accuracy minus that on the
+    reference network (the unprotected one), paired by sample, where there is one; `robustness` is the paper's relative
+    form of it.
+    """
+
+    tap: str
+    attribute: str
+    classes: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    majority: Number
+    entropy: Number
+    attacks: tuple[Attack, ...]
+    best: int
+    code_length: Estimate
+    change: Estimate | None = None
+    robustness: Number | None = None
+
+    @property
+    def headline(self) -> Attack:
+        """The attack of the best attacker."""
+        return self.attacks[self.best]
+
+    @property
+    def samples(self) -> int:
+        """Test samples that the figures rest on."""
+        return sum(self.class_counts)
+
+
+@dataclass(frozen=True)
+class Control:
+    """A figure to read the others by.
+
+    `kind` is target-label (who sees only the true target label), or an adversary of the training run: image-adversary,
+    unprotected-adversary, known-adversary or unknown-adversary; `tap` is empty where none is looked at.
+    """
+
+    kind: str
+    tap: str
+    attribute: str
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+
+
+@dataclass(frozen=True)
+class NetworkFindings:
+    """One network under attack. `role` is audited, unprotected or random (never trained)."""
+
+    role: str
+    stage: str
+    checkpoint: str
+    sha256: str
+    target: str
+    utility: Estimate
+    utility_majority: Number
+    objective: str
+    lambda_: float | None
+    protected: tuple[str, ...]
+    affinity: str
+    leaks: tuple[Leak, ...]
+    curves: dict[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
+    """Training curves by metric: (epoch, value) pairs."""
+
+    def leak(self, tap: str, attribute: str) -> Leak | None:
+        return next((leak for leak in self.leaks if (leak.tap, leak.attribute) == (tap, attribute)), None)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the figures came about. Sample counts are of the attackers' parts of the data."""
+
+    fitting: int
+    tuning: int
+    testing: int
+    seeds: int
+    confidence: float
+    resamples: int
+    components: int
+    precision: str
+    device: str
+    seconds: float
+    peak_memory_gib: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A whole audit: `networks[0]` is the one that was asked about, references follow."""
+
+    version: int
+    package: str
+    created: str
+    dataset: str
+    fingerprint: str
+    protocol: Protocol
+    networks: tuple[NetworkFindings, ...]
+    controls: tuple[Control, ...]
+    config: dict[str, Any]
+
+    @property
+    def audited(self) -> NetworkFindings:
+        return self.networks[0]
+
+    def network(self, role: str) -> NetworkFindings | None:
+        return next((network for network in self.networks if network.role == role), None)
+
+
+_JSON = TypeAdapter(Findings)
+
+
+def write_findings(findings: Findings, path: Path) -> None:
+    """Write `path`, whole or not at all."""
+    with replacing(path) as stream:
+        stream.write(_JSON.dump_json(findings, indent=1) + b"\n")
+
+
+def read_findings(path: Path) -> Findings:
+    """The inverse of `write_findings`. Raises `AuditError` where the file is missing or no audit of this version."""
+    try:
+        return _JSON.validate_json(path.read_bytes())
+    except OSError as error:
+        raise AuditError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise AuditError(
+            f"{path}: is no audit of version {VERSION} ({error.error_count()} values are wrong)"
+        ) from error

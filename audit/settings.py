@@ -1,0 +1,32 @@
+"""What a person may choose of an audit."""
+
+from dataclasses import dataclass, field
+
+REFERENCES = ("unprotected", "random")
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """What is audited and how thoroughly.
+
+    Args:
+        taps: Where the attackers look; empty means backbone and, where the network has one, arm. The logits always are.
+        attributes: Which private attributes; empty means all that the data set names.
+        attackers: Which attackers; empty means all.
+        seeds: How often each attacker that has chance in it is fitted.
+        components: Numbers that attackers of vectors see at most; larger taps are reduced to principal components.
+        confidence: Of all intervals.
+        resamples: Of the bootstrap.
+        references: Networks audited beside it: unprotected (the one that a private network started from), random.
+        cache: Folder of features and answers, which audits of the same networks share; empty: the run's own folder.
+    """
+
+    taps: list[str] = field(default_factory=list)
+    attributes: list[str] = field(default_factory=list)
+    attackers: list[str] = field(default_factory=list)
+    seeds: int = 3
+    components: int = 512
+    confidence: float = 0.95
+    resamples: int = 1000
+    references: list[str] = field(default_factory=lambda: list(REFERENCES))
+    cache: str = ""

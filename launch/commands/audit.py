@@ -1,0 +1,161 @@
+"""`privatenet audit`: attack a trained network and say what leaks, as a page, tables and a model card."""
+
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from PIL import Image
+
+from privatenet.audit.errors import AuditError
+from privatenet.audit.findings import Findings, write_findings
+from privatenet.audit.settings import AuditConfig
+from privatenet.data_shards.loader import DataConfig
+from privatenet.distributed import checkpoint, env
+from privatenet.distributed.checkpoint import Checkpoint
+from privatenet.distributed.config import ConfigError, EngineConfig, TrackingConfig
+from privatenet.distributed.faces import Faces
+from privatenet.distributed.progress import WorkProgress
+from privatenet.launch.commands.run import launch
+from privatenet.launch.exits import LEAKS, guarded
+
+REPORT = "report"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Audit what `argv` names, on the ranks that a launcher made, or makes here; returns the exit code."""
+    return guarded(lambda: _main([word for word in argv if not word.startswith("--local_rank")]))
+
+
+def parser() -> ArgumentParser:
+    built = ArgumentParser(
+        prog="privatenet audit",
+        description="Attack a trained network with every attacker there is and say, with intervals, how much of each "
+        "private attribute can be read at each tap. Leaves a page, tables, figures and a model card. An interrupted "
+        "audit goes on where it was, and what one audit computed the next one finds.",
+        epilog="On several machines: deepspeed --hostfile H --module privatenet.launch.commands.audit CHECKPOINT ...",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    built.add_argument("checkpoint", help="Folder of a target or private network, such as runs/demo/private.")
+    built.add_argument("--config", action="config", help="YAML file of settings; later flags override it.")
+    built.add_class_arguments(AuditConfig, as_group=False)
+    built.add_argument("--shards", default="", type=str, help="Folder of the data set; empty: where it was trained.")
+    built.add_argument("--output", default="", type=str, help="Folder of the report; empty: audit-<part> in the run's.")
+    built.add_argument("--faces", default=0, type=int, help="Test pictures to show in the report; none unless asked.")
+    built.add_argument(
+        "--fail-above",
+        default={},
+        type=dict[str, float],
+        help="Exit with code 3 where the best attacker of an attribute is further above the majority class than this "
+        "share, such as gender=0.05 or {gender: 0.05, age_group: 0.1}.",
+    )
+    built.add_argument("--ranks", default=1, type=int, help="Processes that share the work; one per GPU, say.")
+    built.add_class_arguments(TrackingConfig, "tracking")
+    return built
+
+
+def _main(argv: list[str]) -> int:
+    try:
+        values = parser().parse_args(_limits(argv)).as_dict()
+    except ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    limits = values["fail_above"]
+    fields = AuditConfig.__dataclass_fields__
+    config = AuditConfig(**{name: values[name] for name in fields})
+    source = _open(Path(values["checkpoint"]))
+    trained = source.state["config"]
+    if values["ranks"] > 1 and not env.launched():
+        return launch("privatenet.launch.commands.audit", argv, values["ranks"])
+    ranks = env.join()
+    # The engine takes seconds to import: not before the settings are known to be good.
+    from privatenet.audit.protocol import audit, check, excess_above
+
+    try:
+        data = replace(DataConfig(**trained["data"]), **({"shards": values["shards"]} if values["shards"] else {}))
+        faces = Faces(data, ranks)
+        wanted = check(config, source, faces)
+        for attribute in limits:
+            if attribute not in wanted.attributes:
+                raise AuditError(
+                    f"fail-above: {attribute!r} is not audited: accepted are {', '.join(wanted.attributes)}"
+                )
+        with WorkProgress(ranks.first) as progress:
+            findings = audit(config, source, faces, EngineConfig(**trained["engine"]), ranks, progress.step)
+    finally:
+        env.leave()
+    if findings is None:
+        return 0
+    folder = (
+        Path(values["output"])
+        if values["output"]
+        else source.folder.parent.parent / f"audit-{source.folder.parent.name}"
+    )
+    _report(findings, folder, _faces(faces, values["faces"]))
+    _track(findings, folder, TrackingConfig(**values["tracking"]), asdict(wanted))
+    broken = excess_above(findings, limits)
+    for line in broken:
+        print(f"privatenet: too much leaks: {line}", file=sys.stderr)
+    return LEAKS if broken else 0
+
+
+def _open(folder: Path) -> Checkpoint:
+    """A part's finished checkpoint, or any checkpoint folder."""
+    return checkpoint.load(folder / "final" if (folder / "final").is_dir() else folder)
+
+
+def _limits(argv: list[str]) -> list[str]:
+    """Let `--fail-above gender=0.05` stand for `--fail-above {gender: 0.05}`."""
+    out = list(argv)
+    for place, word in enumerate(argv):
+        if place and argv[place - 1] == "--fail-above" and "=" in word:
+            pairs = [pair.partition("=") for pair in word.split(",")]
+            out[place] = "{" + ", ".join(f"{name.strip()}: {share.strip()}" for name, _, share in pairs) + "}"
+    return out
+
+
+def _report(findings: Findings, folder: Path, faces: list[tuple[bytes, str]]) -> None:
+    from privatenet.audit.card import write_card
+    from privatenet.audit.page import write_report
+    from privatenet.audit.tables import print_summary
+
+    report = folder / REPORT
+    report.mkdir(parents=True, exist_ok=True)
+    write_findings(findings, report / "audit.json")
+    write_report(findings, report, faces=faces)
+    write_card(findings, report / "model_card.md")
+    print_summary(findings)
+    print(f"report   {report / 'report.html'}\ncard     {report / 'model_card.md'}\nfigures  {report / 'audit.json'}")
+
+
+def _track(findings: Findings, folder: Path, config: TrackingConfig, settings: dict[str, object]) -> None:
+    from privatenet.distributed.track import Tracker
+
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    tracker = Tracker(config, folder, "audit", settings, print)
+    for leak in findings.audited.leaks:
+        best = leak.headline
+        figures = {"accuracy": best.accuracy, "excess": best.excess, "auc": best.auc, "bits": best.bits}
+        tracker.log({f"{leak.tap}-{leak.attribute}/{name}": figure.value for name, figure in figures.items()}, 0)
+    tracker.log({"utility": findings.audited.utility.value}, 0)
+    tracker.artifacts(folder / REPORT)
+    tracker.finish(findings.audited.sha256, None, 0)
+
+
+def _faces(faces: Faces, count: int) -> list[tuple[bytes, str]]:
+    """The first `count` test pictures as PNG, with their labels."""
+    out = []
+    for row in range(min(count, len(faces.test))):
+        stream = io.BytesIO()
+        Image.open(io.BytesIO(faces.test.read(row))).save(stream, "PNG")
+        labels = zip(faces.schema.attributes, faces.test.labels[row], strict=True)
+        names = [attribute.classes[label] if label >= 0 else "unsure" for attribute, label in labels]
+        out.append((stream.getvalue(), ", ".join(names)))
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,122 @@
+"""Measures against scikit-learn, statistics and arithmetic, and intervals against what they promise."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from audited import findings
+from scipy.stats import binomtest
+from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
+
+from privatenet.audit.errors import AuditError
+from privatenet.audit.findings import read_findings, write_findings
+from privatenet.audit.measures import (
+    Resamples,
+    calibrate,
+    class_frequencies,
+    code_length,
+    entropy,
+    judge,
+    probabilities,
+    wilson,
+)
+
+
+def answers(samples: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities of an attacker that is somewhat right, with ties, and the truth."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, samples)
+    logits = np.round(rng.normal(size=(samples, classes)) + np.eye(classes)[labels], 1)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), labels
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_measures_are_those_that_scikit_learn_computes(classes: int) -> None:
+    log_p, labels = answers(400, classes)
+    judged = judge(log_p, labels, Resamples(400))
+    predicted = log_p.argmax(axis=1)
+    assert judged.accuracy.value == pytest.approx((predicted == labels).mean())
+    assert judged.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(labels, predicted))
+    scores = np.exp(log_p[:, 1]) if classes == 2 else np.exp(log_p)
+    assert judged.auc.value == pytest.approx(roc_auc_score(labels, scores, multi_class="ovr"))
+    bits = entropy(labels) - log_loss(labels, np.exp(log_p)) / math.log(2)
+    assert judged.bits.value == pytest.approx(bits)
+    assert judged.excess.value == pytest.approx((predicted == labels).mean() - np.bincount(labels).max() / 400)
+    assert sum(map(sum, judged.confusion)) == 400
+
+
+def test_the_auc_counts_ties_as_half() -> None:
+    log_p = np.log(np.array([[0.5, 0.5], [0.5, 0.5], [0.2, 0.8], [0.9, 0.1]]))
+    judged = judge(log_p, np.array([0, 1, 1, 0]), Resamples(4))
+    assert judged.auc.value == pytest.approx(7 / 8)
+
+
+@pytest.mark.parametrize("right", [0, 1, 37, 99, 100])
+def test_wilsons_interval_is_the_published_one(right: int) -> None:
+    published = binomtest(right, 100).proportion_ci(0.95, method="wilson")
+    ours = wilson(right, 100)
+    assert (ours.low, ours.high) == pytest.approx((published.low, published.high))
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """Of 120 draws of an attacker that is right with chance 0.7, within three standard deviations of 95 %."""
+    held = np.zeros(4)
+    truth = []
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        labels = (rng.random(300) < 0.5).astype(np.int64)
+        flip = rng.random(300) < 0.3
+        answer = labels ^ flip
+        log_p = np.log(np.where(np.eye(2)[answer] > 0, 0.7, 0.3))
+        judged = judge(log_p, labels, Resamples(300, 300))
+        truth = [0.7, 0.7, 0.7, 1 - (-0.7 * math.log2(0.7) - 0.3 * math.log2(0.3))]
+        for place, found in enumerate((judged.accuracy, judged.balanced_accuracy, judged.auc, judged.bits)):
+            held[place] += found.low <= truth[place] <= found.high
+    assert (held / 120 >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 120)).all(), held
+
+
+def test_a_class_that_does_not_occur_leaves_every_measure_defined_and_one_sample_is_no_crash() -> None:
+    log_p, labels = answers(60, 4)
+    labels[labels == 3] = 0
+    judged = judge(log_p, labels, Resamples(60))
+    for found in (judged.balanced_accuracy, judged.auc, judged.bits, judged.excess):
+        assert found.low <= found.value <= found.high
+    alone = judge(log_p[:1], labels[:1], Resamples(1))
+    assert math.isnan(alone.auc.value)
+    assert alone.balanced_accuracy.value in (0.0, 1.0)
+    assert math.isnan(wilson(0, 0).value)
+
+
+def test_calibration_mends_an_overconfident_attacker_and_never_says_never() -> None:
+    log_p, labels = answers(2000, 3)
+    loud = 10 * log_p
+    frequencies = class_frequencies(labels, 3)
+    mended = probabilities(loud, calibrate(loud, labels), frequencies)
+    assert np.allclose(np.exp(mended).sum(axis=1), 1)
+    assert log_loss(labels, np.exp(mended)) < log_loss(labels, np.exp(log_p)) + 0.01
+    assert np.exp(mended).min() > 1e-4
+
+
+def test_code_length_is_the_labels_entropy_for_an_attacker_that_knows_only_their_frequencies() -> None:
+    labels = np.repeat([0, 1], [300, 100])
+    log_p = np.log(np.tile([0.75, 0.25], (400, 1)))
+    found = code_length([(log_p[:50], labels[:50]), (log_p[50:], labels[50:])])
+    assert found.value == pytest.approx(entropy(labels))
+    assert found.low < found.value < found.high
+
+
+def test_an_audit_reads_back_as_it_was_written_with_its_undefined_figures(tmp_path: Path) -> None:
+    path = tmp_path / "audit.json"
+    write_findings(findings(), path)
+    assert repr(read_findings(path)) == repr(findings())  # NaN is not equal to itself, but looks the same
+    assert "nan" in repr(findings())
+
+
+def test_a_damaged_audit_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "audit.json"
+    with pytest.raises(AuditError, match="cannot be read"):
+        read_findings(path)
+    path.write_text('{"version": 1}')
+    with pytest.raises(AuditError, match="is no audit of version 1"):
+        read_findings(path)

@@ -1,0 +1,333 @@
+"""The report says what the findings say, to eyes, ears and parsers, and no more."""
+
+import dataclasses
+import io
+import math
+import re
+from pathlib import Path
+
+import pytest
+from audited import AGES, GENDER, Page, attack, estimate, findings, leak
+from matplotlib import rcParams
+from rich.console import Console
+
+from privatenet.audit.card import write_card
+from privatenet.audit.errors import AuditError
+from privatenet.audit.figures import LambdaPoint, Point, describe_confusion, front, lambda_curves, to_svg
+from privatenet.audit.findings import Estimate, Findings, Leak
+from privatenet.audit.page import write_report
+from privatenet.audit.tables import (
+    attacks_table,
+    controls_table,
+    leaks_table,
+    markdown_table,
+    networks_table,
+    print_summary,
+    protocol_table,
+)
+from privatenet.audit.text import interval, listed, number, percent, points, whole
+from privatenet.audit.verdict import comparison, verdict, verdicts
+
+NOTHING = Estimate(math.nan, math.nan, math.nan)
+HOSTILE = '<script>alert("x")</script> $\\frac{ | `id="y"` \u5973 ../../z'
+POINTS = (Point("hsic 0.3", "hsic", 0.3, estimate(0.85), estimate(0.11), "gender"),)
+CURVE = {"backbone-gender": (LambdaPoint(0.5, estimate(0.84), None, estimate(0.8)),)}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report with everything in it."""
+    folder = tmp_path_factory.mktemp("report")
+    write_report(findings(), folder, POINTS, CURVE, [(b"\x89PNG", "the mean face")])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(report: Path) -> Page:
+    return Page((report / "report.html").read_text())
+
+
+def with_leaks(*leaks: Leak) -> Findings:
+    """An audit of one network with these leaks."""
+    whole_audit = findings()
+    only = dataclasses.replace(whole_audit.audited, leaks=leaks)
+    return dataclasses.replace(whole_audit, networks=(only,), controls=())
+
+
+def undefined(attribute: str = "gender") -> Leak:
+    """A leak of which nothing was tested."""
+    empty = leak("backbone", attribute, {"male": 3, "female": 4}, 0.1)
+    attacks = tuple(
+        dataclasses.replace(
+            item,
+            accuracy=NOTHING,
+            excess=NOTHING,
+            balanced_accuracy=NOTHING,
+            auc=NOTHING,
+            bits=NOTHING,
+            tuning=math.nan,
+            confusion=((0, 0), (0, 0)),
+        )
+        for item in empty.attacks
+    )
+    counts = {"class_counts": (0, 0), "majority": math.nan, "entropy": math.nan, "code_length": NOTHING}
+    return dataclasses.replace(empty, attacks=attacks, **counts)
+
+
+def telling_nothing(counts: dict[str, int], half: float) -> Leak:
+    """A leak at chance by every measure, with intervals of this half width."""
+    bare, chance = leak("backbone", "gender", counts, 0.0), estimate(0.5, half)
+    measures = {"excess": estimate(0, half), "bits": estimate(0, half), "balanced_accuracy": chance, "auc": chance}
+    return dataclasses.replace(bare, attacks=tuple(dataclasses.replace(item, **measures) for item in bare.attacks))
+
+
+def test_a_figure_on_the_page_differs_from_the_findings(page: Page) -> None:
+    assert len(page.figures) > 300
+    assert not page.wrong_figures()
+
+
+def test_a_figure_of_an_attack_is_missing_from_the_page(page: Page) -> None:
+    shown = {cell["data-from"] for cell in page.figures}
+    for place, found in enumerate(findings().audited.leaks):
+        for index in range(len(found.attacks)):
+            for name in ("accuracy", "excess", "balanced_accuracy", "bits", "tuning"):
+                assert f"networks.0.leaks.{place}.attacks.{index}.{name}" in shown
+
+
+def test_a_cell_shows_another_figure_than_it_carries(report: Path) -> None:
+    text = (report / "report.html").read_text()
+    cells = re.findall(r'data-value="([^"]+)"[^>]*data-from="[^"]*accuracy">([^< ]+)', text)
+    assert len(cells) > 100
+    assert all(shown == percent(math.nan if value == "null" else float(value)) for value, shown in cells)
+
+
+def test_the_page_carries_other_findings_than_it_was_made_from(page: Page) -> None:
+    assert page.findings["fingerprint"] == findings().fingerprint
+    assert page.findings["networks"][0]["leaks"][3]["attacks"][0]["auc"]["value"] is None
+
+
+def test_the_page_asks_the_network_for_anything(report: Path, page: Page) -> None:
+    assert [link for link in page.links if not link.startswith(("#", "data:"))] == []
+    text = re.sub(r'xmlns(:\w+)?="[^"]*"', "", (report / "report.html").read_text())
+    assert not re.search(r"https?://", text)
+    assert "@import" not in text
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
+
+
+def test_a_chart_has_nothing_to_say_to_those_who_cannot_see_it(page: Page) -> None:
+    assert len(page.charts) == page.tags.count("svg") > 20
+    assert all(page.charts)
+    assert page.tags.count("desc") == len(page.charts)
+
+
+def test_two_elements_of_the_page_share_an_id(page: Page) -> None:
+    assert sorted(set(page.ids)) == sorted(page.ids)
+
+
+def test_a_link_inside_the_page_leads_nowhere(page: Page) -> None:
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+
+
+def test_a_name_from_the_data_set_becomes_markup(tmp_path: Path) -> None:
+    named = dataclasses.replace(
+        leak(HOSTILE, HOSTILE, {HOSTILE: 60, "other": 80}, 0.2),
+        attacks=(attack(HOSTILE, HOSTILE, 0.8, {HOSTILE: 60, "other": 80}, 0.2, 0.8),),
+        best=0,
+    )
+    write_report(with_leaks(named), tmp_path, [Point(HOSTILE, HOSTILE, 0.1, estimate(0.8), estimate(0.1))])
+    page = Page((tmp_path / "report.html").read_text())
+    assert page.tags.count("script") == 1
+    assert page.findings["networks"][0]["leaks"][0]["tap"] == HOSTILE
+    assert not page.wrong_figures()
+    assert "<script" not in (tmp_path / "report.md").read_text().split("```json")[0]
+    assert {file.parent for file in tmp_path.parent.rglob("*frac*")} == {tmp_path / "figures"}
+
+
+def test_a_markdown_picture_is_not_where_its_link_says(report: Path) -> None:
+    text = (report / "report.md").read_text()
+    links = re.findall(r"\]\((figures/[^)]+)\)", text)
+    assert len(links) > 20
+    assert all((report / link).is_file() for link in links)
+
+
+def test_a_row_of_a_markdown_table_has_too_many_or_too_few_cells() -> None:
+    audit = findings()
+    tables = [leaks_table(audit), controls_table(audit), networks_table(audit), protocol_table(audit)]
+    tables.append(attacks_table(audit.audited.leaks[0]))
+    tables.append(attacks_table(dataclasses.replace(audit.audited.leaks[0], attribute="a|b")))
+    for table in tables:
+        lines = markdown_table(table).splitlines()
+        assert len(lines) == len(table.rows) + 2
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(table.columns) + 1}
+
+
+def test_the_leaks_table_leaves_out_what_is_needed_to_judge_a_figure() -> None:
+    columns = leaks_table(findings()).columns
+    assert columns[:4] == ("attribute", "tap", "majority %", "unprotected %")
+    assert {"excess", "change", "robustness %", "bits", "code length", "AUC", "balanced %", "samples"} <= {
+        *columns,
+        "AUC",
+    }
+
+
+def test_controls_leave_out_the_network_that_was_never_trained() -> None:
+    rows = [[str(cell) for cell in row] for row in controls_table(findings()).rows]
+    assert ["gender", "best attacker on a network never trained", "layer4"] in [row[:3] for row in rows]
+    assert rows[0][:5] == ["gender", "sees only the true target label", "\N{EN DASH}", "60.8", "63.9 (61.9 to 65.9)"]
+
+
+def test_a_leak_is_not_said_with_its_attackers_samples_and_majority() -> None:
+    audit = findings()
+    assert verdict(audit.audited.leaks[1], audit) == (
+        "gender leaks at 3 of 3 taps: at backbone the best of 6 attackers (mlp1, whitened) is right for "
+        "84.9 % (83.0 to 86.8) of 1,238 test faces; always answering the majority gives 60.8 %."
+    )
+
+
+def test_a_verdict_hides_the_tap_that_leaks_most() -> None:
+    first, second = verdicts(findings())
+    assert (first.attribute, first.status, first.leak.tap) == ("gender", "leaks", "layer4")
+    assert (second.attribute, second.status, second.leak.tap) == ("age_group", "none found", "backbone")
+
+
+def test_no_leak_found_is_said_as_if_there_were_none() -> None:
+    audit = findings()
+    assert verdict(audit.audited.leaks[4], audit) == (
+        "No leak of age_group was found, which is no proof of none: no attacker did better than the majority class "
+        "(53.0 % of 1,239 test faces) at any of 3 taps; the 95 % intervals still allow up to 1.6 points; "
+        "too few test faces to say anything of 0-3 (none) and 70+ (4 test faces)."
+    )
+
+
+def test_a_leak_that_accuracy_does_not_show_is_missed() -> None:
+    quiet = leak("arm", "gender", {"male": 100, "female": 900}, 0.0)
+    best = dataclasses.replace(quiet.headline, bits=estimate(0.12, 0.03))
+    audit = with_leaks(dataclasses.replace(quiet, attacks=(best,), best=0))
+    assert verdicts(audit)[0].status == "leaks"
+    assert verdicts(audit)[0].sentence == (
+        "gender leaks, though not in accuracy: at arm the one attacker (mlp1, whitened) is right for "
+        "90.0 % (88.1 to 91.9) of 1,000 test faces; always answering the majority gives 90.0 %, but its answers tell "
+        "0.12 bits (0.09 to 0.15) of the 0.47 that a label holds."
+    )
+
+
+def test_a_handful_of_faces_is_enough_to_say_that_nothing_leaks() -> None:
+    (judged,) = verdicts(with_leaks(telling_nothing({"male": 18, "female": 24}, 0.04)))
+    assert judged.status == "undecided"
+    assert judged.sentence.startswith("gender is undecided: ")
+    assert "few to judge by (only 42 test faces)" in judged.sentence
+
+
+def test_a_wide_interval_is_enough_to_say_that_nothing_leaks() -> None:
+    (judged,) = verdicts(with_leaks(telling_nothing(GENDER, 0.08)))
+    assert judged.status == "undecided"
+    assert "the 95 % interval still allows up to 8.0 points" in judged.sentence
+
+
+def test_a_leak_on_few_faces_does_not_say_so() -> None:
+    (judged,) = verdicts(with_leaks(leak("backbone", "gender", {"male": 9, "female": 33}, 0.2)))
+    assert judged.status == "leaks"
+    assert "only 42 test faces" in judged.sentence
+    assert "too few test faces to say anything of male (9 test faces)" in judged.sentence
+
+
+@pytest.mark.parametrize("counts", [{"male": 0, "female": 240}])
+def test_an_attribute_with_one_class_in_the_test_gets_a_verdict(counts: dict[str, int]) -> None:
+    (judged,) = verdicts(with_leaks(leak("backbone", "gender", counts, 0.0)))
+    assert judged.status == "undecided"
+    assert judged.sentence == "gender cannot be judged: all 240 test faces are of class female."
+
+
+def test_undefined_figures_stop_the_report(tmp_path: Path) -> None:
+    audit = with_leaks(undefined())
+    write_report(audit, tmp_path)
+    write_card(audit, tmp_path / "card.md")
+    print_summary(audit, Console(file=io.StringIO()))
+    assert verdicts(audit)[0].sentence == "gender cannot be judged: no test face has a label for it."
+    assert not Page((tmp_path / "report.html").read_text()).wrong_figures()
+    for file in ("report.html", "report.md", "card.md"):
+        shown = re.sub(r"<(style|script).*?</\1>|null", "", (tmp_path / file).read_text(), flags=re.DOTALL)
+        assert not re.search(r"\bnan\b", shown, re.IGNORECASE), file
+
+
+def test_an_undefined_figure_is_written_as_a_number() -> None:
+    assert (number(math.nan), percent(math.inf), points(math.nan), interval(NOTHING), whole(NOTHING)) == ("\u2013",) * 5
+    assert (points(-0.0001), points(-0.018), percent(0.875)) == ("+0.0", "\u22121.8", "87.5")
+    assert (listed([]), listed(["a"]), listed(["a", "b", "c"])) == ("", "a", "a, b and c")
+
+
+def test_the_comparison_is_made_with_another_tap() -> None:
+    audit = findings()
+    said = comparison(audit.audited.leaks[1], audit)
+    assert said == "On the unprotected network it is 89.9 %: a change of \u22125.0 points (\u22127.4 to \u22122.6)."
+    assert comparison(audit.audited.leaks[1], with_leaks(*audit.audited.leaks)) == ""
+
+
+def test_the_front_holds_a_dominated_network_or_lacks_one_that_is_not() -> None:
+    candidates = [(0.8, 0.1), (0.9, 0.1), (0.9, 0.3), (0.95, 0.3), (0.7, 0.0), (0.9, 0.1), (math.nan, 0.0)]
+    assert front(candidates) == (False, True, False, True, True, True, False)
+    assert front([]) == ()
+
+
+def test_a_point_whose_attribute_is_unclear_is_drawn_somewhere(tmp_path: Path) -> None:
+    point = Point("x", "x", None, estimate(0.8), estimate(0.1))
+    for wrong in (point, dataclasses.replace(point, attribute="race")):
+        with pytest.raises(AuditError, match="accepted: gender, age_group"):
+            write_report(findings(), tmp_path, [wrong])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_findings_give_other_bytes(report: Path, tmp_path: Path) -> None:
+    write_report(findings(), tmp_path, POINTS, CURVE, [(b"\x89PNG", "the mean face")])
+    first = {file.relative_to(report): file.read_bytes() for file in report.rglob("*") if file.is_file()}
+    again = {file.relative_to(tmp_path): file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    assert sorted(first) == sorted(again)
+    assert [name for name in first if first[name] != again[name]] == []
+
+
+def test_a_chart_alters_matplotlibs_settings() -> None:
+    before = {name: value for name, value in dict.items(rcParams) if name != "backend"}
+    assert "</svg>" in to_svg(lambda_curves("arm-gender", CURVE["backbone-gender"], 0.6))
+    assert before == {name: value for name, value in dict.items(rcParams) if name != "backend"}
+
+
+def test_a_class_without_samples_divides_by_zero() -> None:
+    assert "0-3 not tested" in describe_confusion(leak("arm", "age_group", AGES, 0.1))
+
+
+def test_faces_are_shown_that_nobody_handed_over(report: Path, page: Page, tmp_path: Path) -> None:
+    assert (page.tags.count("img"), [link for link in page.links if link.startswith("data:image")]) == (
+        1,
+        ["data:image/png;base64,iVBORw=="],
+    )
+    write_report(with_leaks(leak("arm", "gender", GENDER, 0.1)), tmp_path)
+    assert Page((tmp_path / "report.html").read_text()).tags.count("img") == 0
+
+
+def test_the_summary_does_not_fit_a_terminal_of_80_columns() -> None:
+    stream = io.StringIO()
+    print_summary(findings(), Console(file=stream, width=80))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(re.search(r"age_group +backbone +53.0 +64.6 +52.6 \(50.7 to 54.5\) +\u22120.4", line) for line in lines)
+
+
+def test_the_card_invents_what_the_findings_do_not_say(tmp_path: Path) -> None:
+    write_card(findings(), tmp_path / "card.md")
+    text = (tmp_path / "card.md").read_text()
+    assert re.findall(r"^## (.+)", text, re.MULTILINE) == [
+        "Model details",
+        "Intended use",
+        "Out-of-scope use",
+        "Factors",
+        "Metrics",
+        "Evaluation data",
+        "Training data",
+        "Quantitative analyses",
+        "Ethical considerations",
+        "Caveats and recommendations",
+    ]
+    assert "- licence: not recorded" in text
+    assert "- network: not recorded" in text
+    assert f"- sha256: {findings().audited.sha256}" in text
+    assert verdicts(findings())[0].sentence in text
