@@ -10,6 +10,11 @@ COMMANDS = {
     ),
     "train": ("privatenet.launch.train", "train one stage: target, adversary or private"),
     "run": ("privatenet.launch.commands.run", "train all stages in order on one or more ranks, and print what leaks"),
+    "audit": ("privatenet.launch.commands.audit", "attack a trained network and report what it tells of whom"),
+    "reproduce": (
+        "privatenet.launch.commands.reproduce",
+        "train and measure all that the paper reports, beside its figures",
+    ),
     "doctor": ("privatenet.launch.commands.doctor", "tell what this machine offers, what is missing and what to type"),
 }
 
@@ -30,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"privatenet: error: there is no command {name!r}: accepted are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     module = importlib.import_module(COMMANDS[name][0])
-    if name in ("shards", "run"):
+    if name in ("shards", "run", "reproduce"):
         from privatenet.launch.exits import guarded
 
         return guarded(lambda: module.main(arguments[1:]))
@@ -38,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def usage() -> str:
-    lines = "\n".join(f"  {name:8s} {summary}" for name, (_, summary) in COMMANDS.items())
+    lines = "\n".join(f"  {name:9s} {summary}" for name, (_, summary) in COMMANDS.items())
     return (
         "usage: privatenet COMMAND ...\n\n"
         "Train image classifiers that recognise one thing about a face and keep the others to themselves.\n\n"

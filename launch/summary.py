@@ -57,8 +57,20 @@ def show_all(parts: Mapping[str, Checkpoint], config: Config) -> None:
     warn_of_batches(parts["target"])
     output = Path(config.output)
     print(f"models   {output}/target/final  {output}/private/final")
+    _show_runs(config)
+
+
+def show_reproduction(config: Config) -> None:
+    """Print where a reproduction of the paper has left everything."""
+    output = Path(config.output)
+    print(f"models   {output}/*/final  {output}/*/private/final")
+    print(f"figures  {output}/reproduction.md  {output}/reproduction.json")
+    _show_runs(config)
+
+
+def _show_runs(config: Config) -> None:
     if MLFLOW:
-        uri = tracking_uri(config.tracking, output / "target")
+        uri = tracking_uri(config.tracking, Path(config.output) / "target")
         print(f"runs     {uri}\nto open  mlflow ui --backend-store-uri {uri}")
 
 

@@ -7,43 +7,52 @@ torchrun --nproc_per_node N -m privatenet.launch.train STAGE --config F ...
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from privatenet.audit.reproduction import ReproduceConfig
 from privatenet.distributed import env
 from privatenet.distributed.config import Config, ConfigError, add_config_arguments, resolve_config
+from privatenet.distributed.env import Ranks
 from privatenet.distributed.faces import Faces
 from privatenet.launch.exits import guarded
-from privatenet.launch.summary import show_all, show_part
+from privatenet.launch.summary import show_all, show_part, show_reproduction
 
-STAGES = ("target", "adversary", "private", "run")
+STAGES = ("target", "adversary", "private", "run", "reproduce")
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the stage that `argv` names on the ranks that a launcher made, or alone; returns the exit code."""
     arguments = [word for word in (sys.argv[1:] if argv is None else argv) if not word.startswith("--local_rank")]
-    return guarded(lambda: _train(*parse(arguments)))
+    return guarded(lambda: _train(*read(arguments)))
 
 
 def parse(arguments: list[str]) -> tuple[Config, str]:
     """The configuration and the stage. Raises `ConfigError`; `--help` prints and exits."""
+    return read(arguments)[:2]
+
+
+def read(arguments: list[str]) -> tuple[Config, str, ReproduceConfig]:
+    """The configuration, the stage, and what only the stage `reproduce` asks for. As `parse` otherwise."""
     config, parsed = resolve_config(parser(), with_ready_configs(arguments))
-    return config, parsed.stage
+    return config, parsed.stage, ReproduceConfig(**parsed.as_dict()["reproduce"])
 
 
 def parser() -> ArgumentParser:
     description = (
         "Train one stage of a private network: the target network, the adversaries that attack it, or the private "
-        "network. `run` does all of them in order. Finished parts are found and not trained again, an interrupted one "
-        "goes on where it was."
+        "network. `run` does all of them in order, `reproduce` all that the paper reports. Finished parts are found "
+        "and not trained again, an interrupted one goes on where it was."
     )
     built = ArgumentParser(prog="privatenet train", description=description, exit_on_error=False, allow_abbrev=False)
-    built.add_argument("stage", choices=STAGES, metavar="STAGE", help="target, adversary, private, or run for all.")
+    help_text = "target, adversary, private, run for all of them, or reproduce for the paper."
+    built.add_argument("stage", choices=STAGES, metavar="STAGE", help=help_text)
     add_config_arguments(built)
+    built.add_class_arguments(ReproduceConfig, "reproduce")
     return built
 
 
@@ -67,7 +76,7 @@ def _ready(name: str) -> str:
     raise ConfigError(f"--config {name}: no such file; ready ones are {ready}")
 
 
-def _train(config: Config, stage: str) -> int:
+def _train(config: Config, stage: str, wanted: ReproduceConfig) -> int:
     ranks = env.join()
     # The engine takes seconds to import: not before the settings are known to be good.
     from privatenet.distributed.stages import run_all, run_part
@@ -75,7 +84,9 @@ def _train(config: Config, stage: str) -> int:
     try:
         faces = Faces(config.data, ranks)
         say = partial(print, flush=True) if ranks.first else _silent
-        if stage == "run":
+        if stage == "reproduce":
+            _reproduce(config, wanted, faces, ranks, say)
+        elif stage == "run":
             parts = run_all(config, faces, ranks, say)
             if ranks.first:
                 show_all(parts, config)
@@ -86,6 +97,16 @@ def _train(config: Config, stage: str) -> int:
     finally:
         env.leave()
     return 0
+
+
+def _reproduce(config: Config, wanted: ReproduceConfig, faces: Faces, ranks: Ranks, say: Callable[[str], None]) -> None:
+    from privatenet.audit.comparison import print_tables
+    from privatenet.audit.reproduce import reproduce
+
+    found = reproduce(wanted, config, faces, ranks, say)
+    if found is not None:
+        print_tables(found)
+        show_reproduction(config)
 
 
 def _silent(line: str) -> None:

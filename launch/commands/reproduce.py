@@ -1,0 +1,59 @@
+"""`privatenet reproduce`: all of the paper, by the deepspeed launcher, on as many ranks as there are GPUs."""
+
+import argparse
+from pathlib import Path
+
+from privatenet.audit.reproduction import complete
+from privatenet.data_shards.manifest import load_manifest
+from privatenet.launch import train
+from privatenet.launch.commands.run import add_ranks, launch
+
+CONFIG = "rafdb_paper.yaml"
+OUTPUT = "runs/reproduction"
+
+
+def main(argv: list[str]) -> int:
+    """Judge the settings here, then start the ranks; returns the launcher's exit code."""
+    own, others = _parser().parse_known_args(argv)
+    settings = train.with_ready_configs([word for name in own.config or [CONFIG] for word in ("--config", name)])
+    output = own.output or (OUTPUT if _is_ready(settings[-1]) else "")
+    settings += ["--output", output] if output else []
+    settings += ["--data.shards", own.shards] if own.shards else []
+    settings += others
+    config, _, wanted = train.read(["reproduce", *settings])
+    complete(wanted, config, load_manifest(Path(config.data.shards)).schema)
+    return launch("privatenet.launch.train", ["reproduce", *settings], own.ranks)
+
+
+def _is_ready(path: str) -> bool:
+    """Whether a configuration is one that comes with us: its output is meant for `privatenet run`."""
+    return Path(path).resolve().parent == train.CONFIGS
+
+
+def _parser() -> argparse.ArgumentParser:
+    ready = ", ".join(sorted(path.name for path in train.CONFIGS.glob("*.yaml")))
+    parser = argparse.ArgumentParser(
+        prog="privatenet reproduce",
+        usage="%(prog)s [--shards DIR] [--ranks N] [--config F] [--section.key value ...]",
+        description="Run all of the paper on a sharded data set: the unprotected network and its adversaries "
+        "(Table 1), the private networks with known and unknown adversaries (Table 2), the sweep over lambda (Fig. 2) "
+        "and the inference times (Table 3); then set the figures beside the paper's, and say what cannot be compared. "
+        "Finished parts (same settings, same data) are found and not trained again; an interrupted one goes on where "
+        "it was.",
+        epilog="Every other argument is a setting that `privatenet train --help` lists; --reproduce.attributes, .taps, "
+        ".objectives and .lambdas choose parts of the paper. On several machines: deepspeed --hostfile H --module "
+        "privatenet.launch.train reproduce --config F",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--shards", metavar="DIR", help="the data set; by default where the configuration says")
+    parser.add_argument(
+        "--config",
+        action="append",
+        metavar="F",
+        help=f"YAML file of settings, or a ready one ({ready}); by default {CONFIG}, the paper's recipe",
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", help=f"folder of all parts; by default what your own F says, else {OUTPUT}"
+    )
+    add_ranks(parser)
+    return parser
