@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from privatenet.audit.findings import Attack, Estimate, Findings, Leak, NetworkFindings
+from privatenet.audit.reproduction import Reproduction
 from privatenet.audit.tables import order
 from privatenet.audit.text import attack_name, count, listed, number, percent, points, whole
 from privatenet.audit.verdict import sharpest
@@ -100,6 +101,20 @@ class LambdaPoint:
     utility: Estimate
     known: Estimate | None
     unknown: Estimate | None
+
+
+def network_points(found: Findings, label: str) -> list[Point]:
+    """The audited network of another audit, a point for every attribute by its sharpest leak."""
+    own = found.audited
+    attributes = dict.fromkeys(leak.attribute for leak in own.leaks)
+    worst = [sharpest([leak for leak in own.leaks if leak.attribute == attribute]) for attribute in attributes]
+    group = own.objective or own.role
+    return [Point(label, group, own.lambda_, own.utility, leak.headline.excess, leak.attribute) for leak in worst]
+
+
+def lambda_points(found: Reproduction) -> list[LambdaPoint]:
+    """The sweep over lambda of a reproduction of the paper."""
+    return [LambdaPoint(n.lambda_, n.utility, n.known.accuracy, n.unknown.accuracy) for n in found.sweep]
 
 
 def front(candidates: Sequence[tuple[float, float]]) -> tuple[bool, ...]:

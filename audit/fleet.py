@@ -119,12 +119,13 @@ def answers(result: Result, labels: tuple[Labels, Labels], classes: int) -> Iter
 
 
 def learning_blocks(
-    result: Result, features: Features, faces: Faces, parts: Parts, donors: Mapping[str, Network], campaign: Campaign,
-    ranks: Ranks, folder: Path,
+    result: Result, shown: Callable[[str], Mapping[str, Representation]], faces: Faces, parts: Parts,
+    donors: Mapping[str, Network], ranks: Ranks, folder: Path,
 ) -> list[tuple[Numbers, Labels]]:  # fmt: skip
     """The fitting labels in blocks of doubling size, each answered by the attacker from what came before it.
 
-    What the online code length is made of; the first sixteenth goes by the uniform code. Kept in `folder`.
+    What the online code length is made of; the first sixteenth goes by the uniform code. Kept in `folder`; `shown`
+    gives a tap's representations by kind.
     """
     unit = result.unit
     known, labels, tuning_labels, _ = known_parts(parts, faces.train, faces.test, unit.attribute)
@@ -133,8 +134,7 @@ def learning_blocks(
     path = folder / unit.file.with_name(f"code-{unit.file.name}")
     classes = len(faces.schema.attribute(unit.attribute).classes)
     if not path.is_file():
-        every = representations(features, unit.tap, parts, campaign.components, seed=0)
-        seen = next(seen for seen in every if seen.kind == unit.representation).of(known, parts)
+        seen = shown(unit.tap)[unit.representation].of(known, parts)
         setting = Setting(unit.tap, donors[unit.attribute], classes, (0,), ranks.device)
         with replacing(path) as stream:
             np.save(stream, _online(unit, seen, labels, tuning_labels, order, ends, setting))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ from privatenet.audit.measures import (
     judge,
     wilson,
 )
-from privatenet.audit.samples import Labels, Parts, known_parts, split_parts
+from privatenet.audit.samples import Labels, Parts, Representation, known_parts, representations, split_parts
 from privatenet.audit.settings import REFERENCES, AuditConfig
 from privatenet.distributed import checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
@@ -230,17 +231,23 @@ def _judge(
     evidence: Evidence, config: AuditConfig, campaign: Campaign, faces: Faces, parts: Parts, ranks: Ranks
 ) -> list[Judged]:
     """Every leak of one network."""
+
+    @lru_cache(maxsize=1)
+    def shown(tap: str) -> Mapping[str, Representation]:
+        every = representations(evidence.features, tap, parts, campaign.components, seed=0)
+        return {seen.kind: seen for seen in every}
+
     out = []
     for tap in evidence.features.shapes:
         for attribute in config.attributes:
             here = [r for r in evidence.results if (r.unit.tap, r.unit.attribute) == (tap, attribute)]
-            out.append(_judge_leak(here, evidence, config, campaign, faces, parts, ranks))
+            out.append(_judge_leak(here, evidence, shown, config, faces, parts, ranks))
     return out
 
 
 def _judge_leak(
-    results: list[Result], evidence: Evidence, config: AuditConfig, campaign: Campaign, faces: Faces, parts: Parts,
-    ranks: Ranks,
+    results: list[Result], evidence: Evidence, shown: Callable[[str], Mapping[str, Representation]],
+    config: AuditConfig, faces: Faces, parts: Parts, ranks: Ranks,
 ) -> Judged:  # fmt: skip
     unit = results[0].unit
     attribute = faces.schema.attribute(unit.attribute)
@@ -249,9 +256,7 @@ def _judge_leak(
     classes = len(attribute.classes)
     judged = [_judge_attack(result, fitting, tuning, testing, classes, resamples) for result in results]
     best = max(range(len(judged)), key=lambda place: judged[place][0].tuning)
-    blocks = learning_blocks(
-        results[best], evidence.features, faces, parts, evidence.donors, campaign, ranks, evidence.folder
-    )
+    blocks = learning_blocks(results[best], shown, faces, parts, evidence.donors, ranks, evidence.folder)
     counts = np.bincount(testing, minlength=classes)
     leak = Leak(
         tap=unit.tap,

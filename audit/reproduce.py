@@ -195,7 +195,7 @@ def _write(found: Reproduction, output: Path) -> list[Path]:
         folder.mkdir(exist_ok=True)
         hidden = found.sweep[0].unknown
         name = f"{hidden.attribute} from {hidden.tap}"
-        curve = [figures.LambdaPoint(n.lambda_, n.utility, n.known.accuracy, n.unknown.accuracy) for n in found.sweep]
+        curve = figures.lambda_points(found)
         chart = figures.lambda_curves(name, curve, hidden.majority)
         figures.save(chart, folder, "lambda", name, figures.describe_lambda(name, curve, hidden.majority))
         files += [folder / "lambda.svg", folder / "lambda.png"]

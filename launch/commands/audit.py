@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from PIL import Image
 
 from privatenet.audit.errors import AuditError
-from privatenet.audit.findings import Findings, write_findings
+from privatenet.audit.findings import Findings, read_findings, write_findings
+from privatenet.audit.reproduction import Reproduction, read_reproduction
 from privatenet.audit.settings import AuditConfig
 from privatenet.data_shards.loader import DataConfig
 from privatenet.distributed import checkpoint, env
@@ -47,6 +48,13 @@ def parser() -> ArgumentParser:
     built.add_argument("--output", default="", type=str, help="Folder of the report; empty: audit-<part> in the run's.")
     built.add_argument("--faces", default=0, type=int, help="Test pictures to show in the report; none unless asked.")
     built.add_argument(
+        "--beside",
+        default=[],
+        type=list[str],
+        help="audit.json files of other networks, to stand beside this one where utility is set against leakage.",
+    )
+    built.add_argument("--sweep", default="", type=str, help="A reproduction.json whose curves over lambda to show.")
+    built.add_argument(
         "--fail-above",
         default={},
         type=dict[str, float],
@@ -68,6 +76,8 @@ def _main(argv: list[str]) -> int:
     config = AuditConfig(**{name: values[name] for name in fields})
     source = _open(Path(values["checkpoint"]))
     trained = source.state["config"]
+    beside = {path: read_findings(Path(path)) for path in values["beside"]}
+    sweep = read_reproduction(Path(values["sweep"])) if values["sweep"] else None
     if values["ranks"] > 1 and not env.launched():
         return launch("privatenet.launch.commands.audit", argv, values["ranks"])
     ranks = env.join()
@@ -94,7 +104,7 @@ def _main(argv: list[str]) -> int:
         if values["output"]
         else source.folder.parent.parent / f"audit-{source.folder.parent.name}"
     )
-    _report(findings, folder, _faces(faces, values["faces"]))
+    _report(findings, folder, beside, sweep, _faces(faces, values["faces"]))
     _track(findings, folder, TrackingConfig(**values["tracking"]), asdict(wanted))
     broken = excess_above(findings, limits)
     for line in broken:
@@ -117,15 +127,28 @@ def _limits(argv: list[str]) -> list[str]:
     return out
 
 
-def _report(findings: Findings, folder: Path, faces: list[tuple[bytes, str]]) -> None:
+def _report(
+    findings: Findings, folder: Path, beside: Mapping[str, Findings], sweep: Reproduction | None,
+    faces: list[tuple[bytes, str]],
+) -> None:  # fmt: skip
     from privatenet.audit.card import write_card
+    from privatenet.audit.figures import lambda_points, network_points
     from privatenet.audit.page import write_report
     from privatenet.audit.tables import print_summary
 
     report = folder / REPORT
     report.mkdir(parents=True, exist_ok=True)
     write_findings(findings, report / "audit.json")
-    write_report(findings, report, faces=faces)
+    audited = {leak.attribute for leak in findings.audited.leaks}
+    points = [
+        point
+        for path, other in beside.items()
+        for point in network_points(other, Path(path).parent.parent.name)
+        if point.attribute in audited
+    ]
+    hidden = sweep.sweep[0].unknown if sweep and sweep.sweep else None
+    curves = {f"{hidden.tap}-{hidden.attribute}": lambda_points(sweep)} if sweep and hidden else {}
+    write_report(findings, report, points, curves, faces)
     write_card(findings, report / "model_card.md")
     print_summary(findings)
     print(f"report   {report / 'report.html'}\ncard     {report / 'model_card.md'}\nfigures  {report / 'audit.json'}")

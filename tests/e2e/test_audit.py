@@ -145,7 +145,9 @@ def test_a_release_is_refused_above_its_limit_and_let_through_below(
     command = ["audit", str(run / "private"), *QUICK, "--output", str(tmp_path / "again"), "--fail-above"]
     assert cli.main([*command, f"gender={worst - 0.01}"]) == 3
     assert "privatenet: too much leaks: gender at " in capsys.readouterr().err
-    assert cli.main([*command, f"gender={worst + 0.01},age_group=1"]) == 0
+    beside = str(run / "audit-private" / "report" / "audit.json")
+    assert cli.main([*command, f"gender={worst + 0.01},age_group=1", "--beside", f"[{beside}]"]) == 0
+    assert ">audit-private" in (tmp_path / "again" / "report" / "figures" / "trade-off-gender.svg").read_text()
 
 
 def test_a_new_attacker_is_one_class(run: Path, audited: Findings, tmp_path: Path) -> None:
@@ -182,6 +184,7 @@ def test_a_new_attacker_is_one_class(run: Path, audited: Findings, tmp_path: Pat
         (["--fail-above", "gender=much"], "fail_above"),
         (["--shards", "nowhere"], "no data set here"),
         (["--colour", "red"], "colour"),
+        (["--beside", "[nowhere.json]"], "nowhere.json: cannot be read"),
     ],
 )
 def test_what_cannot_be_audited_is_refused_before_anything_is_written(
