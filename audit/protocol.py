@@ -28,7 +28,7 @@ from privatenet.audit.findings import (
     NetworkFindings,
     Protocol,
 )
-from privatenet.audit.fleet import Campaign, Result, answers, attack, learning_blocks, units
+from privatenet.audit.fleet import KINDS, Campaign, Result, answers, attack, learning_blocks, units
 from privatenet.audit.measures import (
     Numbers,
     Resamples,
@@ -157,6 +157,13 @@ def check(config: AuditConfig, source: Checkpoint, faces: Faces) -> AuditConfig:
     for name in config.attackers:
         if name not in ATTACKERS:
             raise AuditError(f"attackers: {name!r} is unknown: accepted are {', '.join(ATTACKERS)}")
+    attackers = config.attackers or list(ATTACKERS)
+    for tap in taps:
+        kinds = KINDS["vector" if tap == "arm" else "map"]
+        if not any(set(ATTACKERS[name].sees) & set(kinds) for name in attackers):
+            raise AuditError(
+                f"attackers: none of {', '.join(attackers)} can look at {tap}: choose other taps or attackers"
+            )
     for name in config.references:
         if name not in REFERENCES:
             raise AuditError(f"references: {name!r} is unknown: accepted are {', '.join(REFERENCES)}")
@@ -166,7 +173,7 @@ def check(config: AuditConfig, source: Checkpoint, faces: Faces) -> AuditConfig:
     if not 0.5 <= config.confidence < 1:
         raise AuditError(f"confidence is {config.confidence}: accepted are numbers from 0.5 to 1")
     attributes = config.attributes or list(faces.schema.private)
-    return replace(config, taps=taps, attributes=attributes, attackers=config.attackers or list(ATTACKERS))
+    return replace(config, taps=taps, attributes=attributes, attackers=attackers)
 
 
 def excess_above(findings: Findings, limits: Mapping[str, float]) -> list[str]:
@@ -241,7 +248,8 @@ def _judge(
     for tap in evidence.features.shapes:
         for attribute in config.attributes:
             here = [r for r in evidence.results if (r.unit.tap, r.unit.attribute) == (tap, attribute)]
-            out.append(_judge_leak(here, evidence, shown, config, faces, parts, ranks))
+            if here:  # attackers of maps alone have nothing to say of logits
+                out.append(_judge_leak(here, evidence, shown, config, faces, parts, ranks))
     return out
 
 

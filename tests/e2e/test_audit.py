@@ -179,6 +179,7 @@ def test_a_new_attacker_is_one_class(run: Path, audited: Findings, tmp_path: Pat
         (["--taps", "[layer9]"], "tap 'layer9' is unknown; accepted: image, layer1"),
         (["--attributes", "[race]"], "'race' is no private attribute of synthetic: accepted are gender, age_group"),
         (["--attackers", "[oracle]"], "attackers: 'oracle' is unknown: accepted are paper, logistic"),
+        (["--attackers", "[conv]"], "attackers: none of conv can look at arm: choose other taps or attackers"),
         (["--seeds", "0"], "seeds is 0: accepted are numbers of at least 1"),
         (["--fail-above", "race=0.1"], "fail-above: 'race' is not audited"),
         (["--fail-above", "gender=much"], "fail_above"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support import Start
 
+from privatenet.audit.findings import read_findings
 from privatenet.audit.reproduction import read_reproduction
 from privatenet.distributed import track
 from privatenet.distributed.config import TrackingConfig
@@ -90,6 +91,25 @@ def test_the_paper_is_run_once_under_one_parent_and_found_again(quick: Path, sta
     assert {run.data.tags["mlflow.parentRunId"] for run in parts} == {parent}
     kept = mlflow.MlflowClient().list_artifacts(parent)
     assert {item.path for item in kept} == {"reproduction.json", "reproduction.md", "lambda.svg", "lambda.png"}
+
+    network = output / "confusion-backbone-gender"
+    arguments = [
+        "--taps",
+        "[backbone]",
+        "--attributes",
+        "[gender]",
+        "--attackers",
+        "[paper, finetuned]",
+        "--seeds",
+        "1",
+    ]
+    arguments += ["--references", "[unprotected]", "--sweep", str(output / "reproduction.json")]
+    assert cli.main(["audit", str(network / "private"), *arguments]) == 0
+    audited = read_findings(network / "audit-private" / "report" / "audit.json")
+    kinds = {(control.kind, control.tap) for control in audited.controls}
+    assert {("image-adversary", ""), ("unprotected-adversary", "backbone"), ("unknown-adversary", "backbone")} <= kinds
+    assert [attack.attacker for attack in audited.audited.leaks[0].attacks] == ["paper", "finetuned"]
+    assert "lambda" in (network / "audit-private" / "report" / "report.md").read_text()
 
 
 def test_a_parent_run_that_was_interrupted_goes_on_under_its_own_id(tmp_path: Path) -> None:
