@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from privatenet.data_shards.schema import Schema
 from privatenet.distributed import checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
-from privatenet.distributed.config import Config, ConfigError, FitConfig, digest, to_yaml
+from privatenet.distributed.config import Config, ConfigError, FitConfig, to_yaml
 from privatenet.distributed.env import Ranks
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.loop import Job, Scores, evaluate, fit, score_metrics, trained_tensors, training_plan
@@ -49,7 +49,6 @@ def run_part(stage: str, config: Config, faces: Faces, ranks: Ranks, say: Say) -
     that it stands on is missing or belongs to another network or data set.
     """
     part = PLANS[stage](config, faces)
-    identity = digest(part.settings)
     final = part.folder / "final"
     if final.exists():
         done = checkpoint.load(final)
@@ -73,7 +72,7 @@ def run_part(stage: str, config: Config, faces: Faces, ranks: Ranks, say: Say) -
         raise
     if ranks.first:
         assert tracker is not None
-        _finish(part, config, faces, job, identity, best, tested, tracker)
+        _finish(part, config, faces, job, best, tested, tracker)
     dist.barrier()
     return checkpoint.load(final)
 
@@ -299,12 +298,11 @@ def _open(part: Plan, config: Config, faces: Faces, say: Say) -> Tracker:
 
 
 def _finish(
-    part: Plan, config: Config, faces: Faces, job: Job, identity: str, best: dict[str, tuple[float, int]],
+    part: Plan, config: Config, faces: Faces, job: Job, best: dict[str, tuple[float, int]],
     tested: Scores, tracker: Tracker,
 ) -> None:  # fmt: skip
     state = {
         "stage": part.stage,
-        "identity": identity,
         "settings": part.settings,
         "config": config.to_dict(),
         "schema": faces.schema.to_dict(),
