@@ -146,7 +146,7 @@ class RbfSvm:
     most = 6000
 
     def attack(self, seen: Representation, labels: Labels, tuning_labels: Labels, setting: Setting) -> Answers:
-        rows = np.random.default_rng(setting.seeds[0]).permutation(len(labels))[: self.most]
+        rows = np.sort(np.random.default_rng(setting.seeds[0]).permutation(len(labels))[: self.most])
         fitting = seen.fitting[rows]
         distances = _squared_distances(fitting, fitting)
         width = float(np.median(distances)) or 1.0

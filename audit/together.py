@@ -5,7 +5,8 @@ picture's features are read once for all of them, and what would be many small m
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,17 +69,18 @@ def train_together(
         optimizer, [m.lr for m in members], total_steps=recipe.epochs * steps, pct_start=0.2
     )
     best = _Best(stack, len(members))
-    for epoch in range(recipe.epochs):
-        for rows in np.array_split(order.permutation(len(labels)), steps):
-            logits = stack.logits(_fetch(seen.fitting, rows, recipe.device), training=True)
-            targets = truth[rows].to(recipe.device).expand(len(members), -1)
-            # Summed over members: each one's gradient is that of its own mean loss.
-            loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") / len(rows)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        best.offer(epoch + 1, stack.judge(seen.tuning), tuning_truth)
+    with _seeded(members[0].seed, recipe.device):  # dropout's chances too
+        for epoch in range(recipe.epochs):
+            for rows in np.array_split(order.permutation(len(labels)), steps):
+                logits = stack.logits(_fetch(seen.fitting, rows, recipe.device), training=True)
+                targets = truth[rows].to(recipe.device).expand(len(members), -1)
+                # Summed over members: each one's gradient is that of its own mean loss.
+                loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") / len(rows)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+            best.offer(epoch + 1, stack.judge(seen.tuning), tuning_truth)
     best.restore()
     return Trained(
         best.tuning.cpu().numpy(), stack.judge(seen.testing).cpu().numpy(), best.losses.tolist(), best.epochs
@@ -91,8 +93,7 @@ class _Stack:
     def __init__(self, build: Callable[[], nn.Module], members: Sequence[Member], recipe: Recipe) -> None:
         networks = []
         for member in members:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(member.seed)
+            with _seeded(member.seed, recipe.device):
                 networks.append(build())
         self.base = copy.deepcopy(networks[0]).to("meta")
         self.recipe = recipe
@@ -156,6 +157,14 @@ class _Best:
                 for value, best in zip(own, kept, strict=True):
                     value.copy_(best)
         self.stack.buffers = self.buffers
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Chance by `seed` within the block; outside it, as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _fetch(features: Array, rows: slice | np.ndarray, device: torch.device) -> Tensor:

@@ -147,7 +147,8 @@ def test_a_release_is_refused_above_its_limit_and_let_through_below(
     assert "privatenet: too much leaks: gender at " in capsys.readouterr().err
     beside = str(run / "audit-private" / "report" / "audit.json")
     assert cli.main([*command, f"gender={worst + 0.01},age_group=1", "--beside", f"[{beside}]"]) == 0
-    assert ">audit-private" in (tmp_path / "again" / "report" / "figures" / "trade-off-gender.svg").read_text()
+    drawn = tmp_path / "again" / "report" / "figures" / "trade-off-00-gender.svg"
+    assert "confusion (alternating)" in drawn.read_text(), "the other audit's network is not beside this one"
 
 
 def test_a_new_attacker_is_one_class(run: Path, audited: Findings, tmp_path: Path) -> None:

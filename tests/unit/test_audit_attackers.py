@@ -163,6 +163,22 @@ def test_networks_trained_together_are_those_that_each_would_have_become_alone()
     assert not np.allclose(together.testing[0], together.testing[1], atol=1e-2), "members share their settings"
 
 
+def test_the_same_attack_gives_the_same_answers_and_another_seed_others() -> None:
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(400, 6)).astype(np.float32)
+    y = (x[:, 0] + rng.normal(size=400) > 0).astype(np.int64)
+    seen = Representation("raw", x[:200], x[200:300], x[300:], "")
+    network = build_network(NetworkSpec(image_size=64))
+    for name in ("mlp3", "trees", "logistic", "svm"):
+        runs = [
+            ATTACKERS[name].attack(seen, y[:200], y[200:300], Setting("tap", network, 2, seeds, CPU)).testing
+            for seeds in ((0,), (0,), (1,))
+        ]
+        assert np.array_equal(runs[0], runs[1]), name
+        assert np.array_equal(runs[0], runs[2]) == (name in ("logistic", "svm")), name
+        torch.rand(1)  # what else draws from the global generator makes no difference
+
+
 def test_a_class_that_was_never_there_to_learn_from_costs_bits_but_never_infinitely_many() -> None:
     rng = np.random.default_rng(6)
     x = rng.normal(size=(800, 6)).astype(np.float32)
