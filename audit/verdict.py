@@ -107,7 +107,7 @@ def _without_sign(leak: Leak, taps: Sequence[Leak], confidence: float) -> tuple[
     if all(attack.excess.value <= 0 for attack in everyone):
         done = f"no attacker did better than {majority}{where}"
     else:
-        done = f"the best attacker did not surely better than {majority}{where}"
+        done = f"the best attacker was not surely better than {majority}{where}"
     most = max(0.0, *room)
     allowed = (
         f"{100 * confidence:.3g} % interval{'s' if len(taps) > 1 else ''} still allow{'s' if len(taps) == 1 else ''}"
