@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter
 
-from privatenet.audit.errors import AuditError
-from privatenet.data_shards.files import replacing
+from privatenet.audit.record import read_record, write_record
 
 VERSION = 1
 
@@ -165,17 +164,9 @@ _JSON = TypeAdapter(Findings)
 
 def write_findings(findings: Findings, path: Path) -> None:
     """Write `path`, whole or not at all."""
-    with replacing(path) as stream:
-        stream.write(_JSON.dump_json(findings, indent=1) + b"\n")
+    write_record(_JSON, findings, path)
 
 
 def read_findings(path: Path) -> Findings:
     """The inverse of `write_findings`. Raises `AuditError` where the file is missing or no audit of this version."""
-    try:
-        return _JSON.validate_json(path.read_bytes())
-    except OSError as error:
-        raise AuditError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise AuditError(
-            f"{path}: is no audit of version {VERSION} ({error.error_count()} values are wrong)"
-        ) from error
+    return read_record(_JSON, path, f"audit of version {VERSION}")

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
 from privatenet.audit import paper
 from privatenet.audit.errors import AuditError
 from privatenet.audit.findings import Estimate
-from privatenet.data_shards.files import replacing
+from privatenet.audit.record import read_record, write_record
 from privatenet.data_shards.schema import Schema
 from privatenet.distributed.config import Config
 from privatenet.distributed.track import flatten
@@ -198,18 +198,12 @@ _JSON = TypeAdapter(Reproduction)
 
 def write_reproduction(found: Reproduction, path: Path) -> None:
     """Write `path`, whole or not at all."""
-    with replacing(path) as stream:
-        stream.write(_JSON.dump_json(found, indent=1) + b"\n")
+    write_record(_JSON, found, path)
 
 
 def read_reproduction(path: Path) -> Reproduction:
     """The inverse of `write_reproduction`. Raises `AuditError` where the file is missing or something else."""
-    try:
-        return _JSON.validate_json(path.read_bytes())
-    except OSError as error:
-        raise AuditError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        raise AuditError(f"{path}: is no reproduction ({error.error_count()} values are wrong)") from error
+    return read_record(_JSON, path, "reproduction")
 
 
 def _accept(key: str, values: Sequence[str], accepted: Sequence[str]) -> None:
