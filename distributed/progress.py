@@ -1,35 +1,26 @@
 """What a person sees while a part trains: a live bar on a terminal, one line per epoch elsewhere. Rank 0 only."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 LOSS_EVERY = 10
 WORK_EVERY = 20
 
 
-class EpochProgress:
-    """Shows epochs as they go; `console` also takes any other line. Silent where `visible` is False."""
+class _Live:
+    """A bar that is drawn on a terminal and nowhere else; `console` also takes lines. Silent unless `visible`."""
 
-    def __init__(self, part: str, epochs: int, steps_per_epoch: int, batch_size: int, visible: bool) -> None:
-        self.part, self.epochs, self.steps_per_epoch, self.batch_size = part, epochs, steps_per_epoch, batch_size
-        self.visible = visible
+    def __init__(self, columns: Sequence[ProgressColumn], visible: bool) -> None:
         self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), quiet=not visible)
-        columns = [
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        ]
-        self.bar = Progress(*columns, TextColumn("{task.fields[note]}"), console=self.console, transient=True)
-        self.loss = ""
+        self.bar = Progress(*columns, console=self.console, transient=True)
         self.live = visible and self.console.is_terminal
-        self.task = self.bar.add_task(part, total=epochs * steps_per_epoch, note="")
 
-    def __enter__(self) -> "EpochProgress":
+    def __enter__(self) -> Self:
         if self.live:
             self.bar.start()
         return self
@@ -37,6 +28,17 @@ class EpochProgress:
     def __exit__(self, *_: object) -> None:
         if self.live:
             self.bar.stop()
+
+
+class EpochProgress(_Live):
+    """Shows epochs as they go; `console` also takes any other line. Silent where `visible` is False."""
+
+    def __init__(self, part: str, epochs: int, steps_per_epoch: int, batch_size: int, visible: bool) -> None:
+        self.part, self.epochs, self.steps_per_epoch, self.batch_size = part, epochs, steps_per_epoch, batch_size
+        columns = [TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn()]
+        super().__init__([*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}")], visible)
+        self.loss = ""
+        self.task = self.bar.add_task(part, total=epochs * steps_per_epoch, note="")
 
     def step(self, done: int, loss: Tensor, images_per_s: float) -> None:
         """Move the bar to `done` steps of all; the loss is read now and then: the host waits for it."""
@@ -60,29 +62,13 @@ class EpochProgress:
         )
 
 
-class WorkProgress:
+class WorkProgress(_Live):
     """Shows work that is done piece by piece: a live bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, visible: bool) -> None:
-        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty(), quiet=not visible)
-        columns = [
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-        ]
-        self.bar = Progress(*columns, console=self.console, transient=True)
-        self.live = visible and self.console.is_terminal
+        columns = [BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()]
+        super().__init__([*columns, TextColumn("{task.description}")], visible)
         self.task = self.bar.add_task("")
-
-    def __enter__(self) -> "WorkProgress":
-        if self.live:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.live:
-            self.bar.stop()
 
     def step(self, what: str, done: int, total: int) -> None:
         """Say what is done now; with a `total`, that `done` of its pieces are."""
