@@ -109,32 +109,33 @@ class Logistic:
         return _best([fit(c) for c in (1e-4, 1e-3, 1e-2, 1e-1)], tuning_labels)
 
 
+class _Perceptron:
+    """A perceptron whose hidden layers have the widths `hidden`."""
+
+    sees = VECTORS
+    hidden: tuple[int, ...]
+
+    def attack(self, seen: Representation, labels: Labels, tuning_labels: Labels, setting: Setting) -> Answers:
+        def build() -> nn.Module:
+            return _perceptron(seen.shape[0], self.hidden, setting.num_classes)
+
+        return _batched(build, seen, labels, tuning_labels, setting, epochs=12, tried=((1e-3, 1.0), (3e-3, 1e-2)))
+
+
 @attacker
-class ShallowMlp:
+class ShallowMlp(_Perceptron):
     """A perceptron of one hidden layer."""
 
     name = "mlp1"
-    sees = VECTORS
-
-    def attack(self, seen: Representation, labels: Labels, tuning_labels: Labels, setting: Setting) -> Answers:
-        def build() -> nn.Module:
-            return _perceptron(seen.shape[0], (256,), setting.num_classes)
-
-        return _batched(build, seen, labels, tuning_labels, setting, epochs=12, tried=((1e-3, 1.0), (3e-3, 1e-2)))
+    hidden = (256,)
 
 
 @attacker
-class DeepMlp:
+class DeepMlp(_Perceptron):
     """A perceptron of three hidden layers."""
 
     name = "mlp3"
-    sees = VECTORS
-
-    def attack(self, seen: Representation, labels: Labels, tuning_labels: Labels, setting: Setting) -> Answers:
-        def build() -> nn.Module:
-            return _perceptron(seen.shape[0], (256, 128, 64), setting.num_classes)
-
-        return _batched(build, seen, labels, tuning_labels, setting, epochs=12, tried=((1e-3, 1.0), (3e-3, 1e-2)))
+    hidden = (256, 128, 64)
 
 
 @attacker

@@ -77,9 +77,10 @@ def extract(
     missing = {split: [tap for tap in wanted if not _whole(folder, split, tap, sizes[split])] for split in SPLITS}
     dist.barrier()  # all ranks have looked before the first one writes
     network = one_by_one(network).to(ranks.device).eval()
-    for split, part in {"train": faces.everything("train"), "test": faces.everything("test")}.items():
-        if missing[split]:
-            _extract_split(network, missing[split], shapes, part, faces, engine, ranks, folder / split)
+    for split, lacking in missing.items():
+        if lacking:  # only then are pictures decoded
+            part = faces.everything(split)
+            _extract_split(network, lacking, shapes, part, faces, engine, ranks, folder / split)
     if ranks.first:
         with replacing(folder / "key.json") as stream:
             stream.write(json.dumps(asdict(key), indent=1).encode() + b"\n")

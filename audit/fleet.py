@@ -75,10 +75,7 @@ class Result:
 
 
 def units(features: Features, campaign: Campaign) -> list[Unit]:
-    """All units, those that share a representation side by side. Raises `AuditError` for an unknown attacker."""
-    for name in campaign.attackers:
-        if name not in ATTACKERS:
-            raise AuditError(f"attackers: {name!r} is unknown: accepted are {', '.join(ATTACKERS)}")
+    """All units, those that share a representation side by side."""
     return [
         Unit(tap, attribute, name, kind)
         for tap, shape in features.shapes.items()
@@ -131,7 +128,7 @@ def learning_blocks(
     known, labels, tuning_labels, _ = known_parts(parts, faces.train, faces.test, unit.attribute)
     order = np.random.default_rng(0).permutation(len(labels))
     ends = [max(2, len(labels) // share) for share in (16, 8, 4, 2, 1)]
-    path = folder / unit.file.with_name(f"code-{unit.file.name}")
+    path = folder / unit.file.with_name(f"code-{unit.file.stem}.npy")
     classes = len(faces.schema.attribute(unit.attribute).classes)
     if not path.is_file():
         seen = shown(unit.tap)[unit.representation].of(known, parts)

@@ -6,9 +6,10 @@ undefined, and a measure that nothing defines is NaN.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +66,11 @@ def wilson(right: int, samples: int, confidence: float = 0.95) -> Estimate:
     centre = (share + z * z / (2 * samples)) / (1 + z * z / samples)
     half = z / (1 + z * z / samples) * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples * samples))
     return Estimate(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
+
+
+def recorded_accuracy(score: Mapping[str, Any], confidence: float = 0.95) -> Estimate:
+    """The accuracy of a score in a checkpoint, by the count of right answers: its share is in single precision."""
+    return wilson(round(score["accuracy"] * score["samples"]), score["samples"], confidence)
 
 
 def calibrate(tuning: Numbers, labels: Labels) -> tuple[float, Numbers]:

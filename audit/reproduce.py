@@ -18,8 +18,7 @@ import torch.distributed as dist
 
 from privatenet.audit import figures
 from privatenet.audit.comparison import markdown_page
-from privatenet.audit.findings import Estimate
-from privatenet.audit.measures import wilson
+from privatenet.audit.measures import recorded_accuracy
 from privatenet.audit.reproduction import (
     VERSION,
     Adversary,
@@ -84,7 +83,7 @@ def reproduce(settings: ReproduceConfig, config: Config, faces: Faces, ranks: Ra
             dataset=faces.schema.name,
             fingerprint=faces.fingerprint,
             target=faces.schema.target,
-            utility=_accuracy(utility),
+            utility=recorded_accuracy(utility),
             utility_majority=_majority(utility),
             unprotected=tuple(_adversary(pair, known.state["test"]) for pair in adversaries(settings)),
             networks=tuple(reached[case] for case in table),
@@ -130,7 +129,7 @@ def _network(case: Case, faces: Faces, private: Test, unknown: Test, reference: 
         case.name,
         case.objective,
         case.lambda_,
-        _accuracy(private[faces.schema.target]),
+        recorded_accuracy(private[faces.schema.target]),
         known,
         new,
         robustness(known.accuracy.value, before),
@@ -140,12 +139,7 @@ def _network(case: Case, faces: Faces, private: Test, unknown: Test, reference: 
 
 def _adversary(pair: Pair, test: Test) -> Adversary:
     score = test[pair.name]
-    return Adversary(pair.tap, pair.attribute, _accuracy(score), _majority(score), score["samples"])
-
-
-def _accuracy(score: Mapping[str, Any]) -> Estimate:
-    """From the count of right answers, which the recorded share holds in single precision."""
-    return wilson(round(score["accuracy"] * score["samples"]), score["samples"])
+    return Adversary(pair.tap, pair.attribute, recorded_accuracy(score), _majority(score), score["samples"])
 
 
 def _majority(score: Mapping[str, Any]) -> float:
