@@ -2,10 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from filelock import FileLock
+
+from privatenet.data_shards.errors import DataError
 
 PART = ".part"
 """The ending of a file that is still being written."""
@@ -25,6 +29,22 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
         raise
     flush_to_disk(path.parent)
+
+
+def make_once(path: Path, make: Callable[[], None]) -> None:
+    """Call `make`, which writes `path`, unless it is there: of several processes that want it, one; the others wait.
+
+    DataError where it cannot be written.
+    """
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                make()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be made ({error}); give data.cache a folder with room to write in") from error
 
 
 def file_sha256(path: Path) -> str:

@@ -104,10 +104,23 @@ class Manifest:
 def load_manifest(directory: Path) -> Manifest:
     """The manifest in `directory`; DataError where it is missing, damaged, edited or of another version."""
     path = directory / MANIFEST
-    plain = _read_json(path, missing="no data set here; `privatenet shards build` makes one")
+    try:
+        return decode_manifest(path.read_bytes(), path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no data set here; `privatenet shards build` makes one") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def decode_manifest(content: bytes, origin: Path | str) -> Manifest:
+    """The manifest that is the content of the file or URL `origin`; DataError as in `load_manifest`."""
+    try:
+        plain = json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{origin}: is not JSON: {error}") from error
     version = plain.get("version") if isinstance(plain, dict) else None
     if version != VERSION:
-        raise DataError(f"{path}: is of version {version}, accepted: {VERSION}; build the shards again")
+        raise DataError(f"{origin}: is of version {version}, accepted: {VERSION}; build the shards again")
     try:
         manifest = Manifest(
             version=version,
@@ -118,9 +131,9 @@ def load_manifest(directory: Path) -> Manifest:
         )
         whole = manifest.fingerprint == plain["fingerprint"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{path}: is damaged ({error}); build the shards again") from error
+        raise DataError(f"{origin}: is damaged ({error}); build the shards again") from error
     if not whole:
-        raise DataError(f"{path}: was changed after it was written; build the shards again")
+        raise DataError(f"{origin}: was changed after it was written; build the shards again")
     return manifest
 
 
@@ -225,14 +238,3 @@ def _shard(plain: dict[str, Any]) -> Shard:
 
 def _size(height: int, width: int) -> tuple[int, int]:
     return height, width
-
-
-def _read_json(path: Path, missing: str) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: {missing}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: is not JSON: {error}") from error

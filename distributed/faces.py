@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.loader import Batch, DataConfig, Pictures, evaluation_batches, open_pictures
 from privatenet.data_shards.manifest import Manifest, Split, load_manifest, open_split
 from privatenet.data_shards.plan import Rows, evaluation_rows, known_rows, validation_mask
+from privatenet.data_shards.remote import local_copy
 from privatenet.data_shards.schema import Schema
 from privatenet.distributed.env import Ranks
 
@@ -31,7 +31,7 @@ class Faces:
 
     def __init__(self, config: DataConfig, ranks: Ranks) -> None:
         self.config, self.ranks = config, ranks
-        folder = Path(config.shards)
+        folder = local_copy(config.shards, config.cache)
         self.manifest: Manifest = load_manifest(folder)
         self.schema: Schema = self.manifest.schema
         self.fingerprint: str = self.manifest.fingerprint
@@ -40,7 +40,7 @@ class Faces:
         self.held_out = validation_mask(self.train.names, target, config.validation)
         if config.validation and not self.held_out.any():
             raise DataError(
-                f"{folder}: data.validation {config.validation} leaves no sample to choose the best model on"
+                f"{config.shards}: data.validation {config.validation} leaves no sample to choose the best model on"
             )
 
     def training(self, attributes: Sequence[str]) -> Part:

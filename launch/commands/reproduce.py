@@ -5,6 +5,7 @@ from pathlib import Path
 
 from privatenet.audit.reproduction import complete
 from privatenet.data_shards.manifest import load_manifest
+from privatenet.data_shards.remote import local_copy
 from privatenet.launch import train
 from privatenet.launch.commands.run import add_ranks, launch
 
@@ -21,7 +22,7 @@ def main(argv: list[str]) -> int:
     settings += ["--data.shards", own.shards] if own.shards else []
     settings += others
     config, _, wanted = train.read(["reproduce", *settings])
-    complete(wanted, config, load_manifest(Path(config.data.shards)).schema)
+    complete(wanted, config, load_manifest(local_copy(config.data.shards, config.data.cache)).schema)
     return launch("privatenet.launch.train", ["reproduce", *settings], own.ranks)
 
 
@@ -31,7 +32,7 @@ def _is_ready(path: str) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    ready = ", ".join(sorted(path.name for path in train.CONFIGS.glob("*.yaml")))
+    ready = ", ".join(train.ready_configs())
     parser = argparse.ArgumentParser(
         prog="privatenet reproduce",
         usage="%(prog)s [--shards DIR] [--ranks N] [--config F] [--section.key value ...]",

@@ -7,11 +7,11 @@ import argparse
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 
 from privatenet.data_shards.manifest import load_manifest
+from privatenet.data_shards.remote import local_copy
 from privatenet.distributed.env import free_port
 from privatenet.launch import train
 
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     own, settings = _parser().parse_known_args(argv)
     settings = train.with_ready_configs(settings)
     config, _ = train.parse(["run", *settings])
-    load_manifest(Path(config.data.shards))
+    load_manifest(local_copy(config.data.shards, config.data.cache))
     return launch("privatenet.launch.train", ["run", *settings], own.ranks)
 
 
@@ -47,7 +47,7 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    ready = ", ".join(sorted(path.name for path in train.CONFIGS.glob("*.yaml")))
+    ready = ", ".join(train.ready_configs())
     parser = argparse.ArgumentParser(
         prog="privatenet run",
         usage="%(prog)s [--ranks N] [--config F] [--section.key value ...]",

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from privatenet.data_shards.loader import (
     open_pictures,
     training_batches,
 )
-from privatenet.data_shards.manifest import open_split
+from privatenet.data_shards.manifest import load_manifest, open_split
 from privatenet.data_shards.plan import DataState, TrainingPlan
 
 CPU = torch.device("cpu")
@@ -58,6 +59,72 @@ def test_auto_caches_what_fits_and_streams_what_does_not(shards: Path) -> None:
     rows = np.arange(len(split))
     assert isinstance(open_pictures(split, rows, CPU, DataConfig(cache_gib=1.0)), CachedPictures)
     assert isinstance(open_pictures(split, rows, CPU, DataConfig(cache_gib=1e-4)), StreamedPictures)
+
+
+def test_shared_pictures_are_those_that_are_decoded_and_batches_are_the_same(shards: Path, tmp_path: Path) -> None:
+    split = open_split(shards, "train")
+    rows = np.arange(len(split))
+    plan = TrainingPlan(rows, split.shard, 16)
+    seen = []
+    for config in (DataConfig(), DataConfig(cache=str(tmp_path)), DataConfig(cache=str(tmp_path), workers=3)):
+        pictures = open_pictures(split, rows, CPU, config)
+        assert torch.equal(pictures.fetch(rows), decode(split, rows))
+        seen.append(list(itertools.islice(training_batches(split, pictures, plan, DataState(), config), 12)))
+    for own, *shared in zip(*seen, strict=True):
+        for batch, after in shared:
+            assert after == own[1]
+            assert torch.equal(batch.images, own[0].images)
+            assert batch.images.stride() == own[0].images.stride()
+    (file,) = tmp_path.glob("*/pictures-train.npy")
+    assert file.parent.name == load_manifest(shards).fingerprint[:16]
+    assert np.array_equal(np.load(file), decode(split, rows).permute(0, 2, 3, 1))
+
+
+def test_shared_pictures_are_decoded_once(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = open_split(shards, "test")
+    rows, config = np.arange(len(split)), DataConfig(cache=str(tmp_path))
+    first = open_pictures(split, rows, CPU, config)
+    monkeypatch.setattr("privatenet.data_shards.loader.decode", None)
+    again = open_pictures(split, rows[3:9], CPU, config)
+    assert torch.equal(again.fetch(rows[5:7]), first.fetch(rows[5:7]))
+
+
+def test_what_a_process_does_to_shared_pictures_stays_its_own(shards: Path, tmp_path: Path) -> None:
+    split = open_split(shards, "test")
+    rows, config = np.arange(len(split)), DataConfig(cache=str(tmp_path))
+    one, other = (open_pictures(split, rows, CPU, config) for _ in range(2))
+    assert isinstance(one, CachedPictures)
+    one.pixels.zero_()
+    assert torch.equal(other.fetch(rows), decode(split, rows))
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "empty", "of another size"])
+def test_a_damaged_file_of_shared_pictures_is_refused(shards: Path, tmp_path: Path, damage: str) -> None:
+    split = open_split(shards, "test")
+    rows, config = np.arange(len(split)), DataConfig(cache=str(tmp_path))
+    open_pictures(split, rows, CPU, config)
+    (file,) = tmp_path.glob("*/pictures-test.npy")
+    content = file.read_bytes()
+    if damage == "of another size":
+        np.save(file, np.zeros((len(split), 8, 8, 3), dtype=np.uint8))
+    else:
+        file.write_bytes({"cut": content[:-1], "longer": content + b"x", "empty": b""}[damage])
+    with pytest.raises(DataError, match=f"{file}: is damaged, .*remove it"):
+        open_pictures(split, rows, CPU, config)
+    file.unlink()
+    open_pictures(split, rows, CPU, config)
+    assert file.read_bytes() == content
+
+
+def test_pictures_of_a_damaged_shard_are_not_shared(shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(shards, tmp_path / "in")
+    split = open_split(tmp_path / "in", "test")
+    with split.paths[0].open("r+b") as stream:
+        stream.seek(int(split.offsets[0] + split.sizes[0]) - 40)  # still a picture, of a slightly other look
+        stream.write(b"x")
+    with pytest.raises(DataError, match=f"{split.paths[0]}: its bytes are not those that the manifest names"):
+        open_pictures(split, np.arange(len(split)), CPU, DataConfig(cache=str(tmp_path / "cache")))
+    assert not list((tmp_path / "cache").glob("*/pictures*.npy"))
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(shards: Path, tmp_path: Path) -> None:
