@@ -145,12 +145,14 @@ class TrackingConfig:
         experiment: MLflow experiment.
         model: Whether the finished network is logged as an MLflow model, with its signature.
         parent: Id of the MLflow run that this one is nested in, which is in the same store; empty is none.
+        trial: Name of this run among its parent's, by which it is found again; empty is none.
     """
 
     uri: str = ""
     experiment: str = "privatenet"
     model: bool = True
     parent: str = ""
+    trial: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,16 +24,25 @@ class Ranks:
         return self.rank == 0
 
 
-def join() -> Ranks:
-    """Join the ranks that a launcher started (deepspeed, torchrun), or be the only one; sets threads and the device.
+@dataclass(frozen=True)
+class Place:
+    """A place among ranks that someone else than a launcher started: each sees only its own GPU, if any."""
 
-    NCCL serves GPUs, gloo CPUs. Every process takes its share of the machine's cores: more threads than cores make
-    ranks wait for each other many times over.
+    rank: int = 0
+    world_size: int = 1
+    address: str = "127.0.0.1"
+    port: int = 0
+    threads: int = 0
+
+
+def join(place: Place | None = None) -> Ranks:
+    """Join the ranks that a launcher started (deepspeed, torchrun), or take `place`, or be the only one.
+
+    Sets the device and, without a GPU, threads. NCCL serves GPUs, gloo CPUs. Every process takes its share of the
+    machine's cores: more threads than cores make ranks wait for each other many times over.
     """
-    if not launched():
-        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "LOCAL_WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1"}
-        os.environ.update({key: str(value) for key, value in alone.items()})
-        os.environ["MASTER_PORT"] = str(free_port())
+    if place or not launched():
+        _tell(place or Place())
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_rank = int(os.environ["LOCAL_RANK"])
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
@@ -42,11 +51,18 @@ def join() -> Ranks:
     if cuda:
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(max(1, num_cores() // local_world_size))
+        torch.set_num_threads(place.threads if place and place.threads else max(1, num_cores() // local_world_size))
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what DeepSpeed would find out, with a warning
     if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=world_size)
     return Ranks(rank, world_size, local_rank, local_world_size, device)
+
+
+def _tell(place: Place) -> None:
+    """Say it in a launcher's words: DeepSpeed reads them too."""
+    said = {"RANK": place.rank, "LOCAL_RANK": 0, "WORLD_SIZE": place.world_size, "LOCAL_WORLD_SIZE": 1}
+    os.environ.update({key: str(value) for key, value in said.items()})
+    os.environ.update({"MASTER_ADDR": place.address, "MASTER_PORT": str(place.port or free_port())})
 
 
 def launched_rank() -> int:

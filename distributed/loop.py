@@ -33,11 +33,25 @@ from privatenet.distributed.signals import Interrupted, StopRequest
 from privatenet.distributed.statistics import average_statistics, synchronise_statistics
 from privatenet.distributed.track import Tracker
 from privatenet.models.joint import Task
+from privatenet.models.network import Network
 
 CHECK_EVERY = 10
 EVALUATION_BATCH = 128
 
 Scores = Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """What is known when an epoch (from 1) is over and its checkpoint written: the network as it is, and its scores."""
+
+    epoch: int
+    network: Network
+    scores: Scores
+    last: bool
+
+
+AfterEpoch = Callable[[EpochEnd], None]
 
 
 @dataclass(frozen=True)
@@ -80,9 +94,12 @@ def training_plan(job: Job, config: Config, ranks: Ranks) -> TrainingPlan:
 
 
 def fit(
-    job: Job, plan: TrainingPlan, config: Config, faces: Faces, ranks: Ranks, folder: Path, tracker: Tracker | None
-) -> dict[str, tuple[float, int]]:
+    job: Job, plan: TrainingPlan, config: Config, faces: Faces, ranks: Ranks, folder: Path, tracker: Tracker | None,
+    after_epoch: AfterEpoch | None = None,
+) -> dict[str, tuple[float, int]]:  # fmt: skip
     """Train `job.task` to the end, or on from the newest checkpoint in `folder`; it is left with its best weights.
+
+    All ranks call `after_epoch` together.
 
     Returns each piece's best figure and the epoch it is from. Raises `Interrupted` after saving where training was
     asked to stop, and `Diverged` where the loss is not finite; both on all ranks.
@@ -133,7 +150,10 @@ def fit(
             state, best = keep_best(state, best, judged, chosen_by)
             _record(progress, tracker, data.epoch + 1, trained, scores, speed)
             _save(folder, state, task, judged, best, engine, ranks)
-            if finished(state, settings, plan):
+            last = finished(state, settings, plan)
+            if after_epoch:
+                after_epoch(EpochEnd(data.epoch + 1, judged.network, scores, last))
+            if last:
                 break
             if asked:
                 raise Interrupted(

@@ -1,6 +1,7 @@
 """Being asked to stop, and ranks agreeing on it."""
 
 import signal
+import threading
 from types import FrameType
 
 import torch
@@ -17,13 +18,18 @@ class Diverged(RuntimeError):
 
 
 class StopRequest:
-    """While entered, SIGTERM and SIGINT ask for a stop at the next check instead of ending the process."""
+    """While entered, SIGTERM and SIGINT ask for a stop at the next check instead of ending the process.
+
+    Where training is not the process's main thread, signals are the business of whoever is.
+    """
 
     def __init__(self) -> None:
         self.asked = False
 
     def __enter__(self) -> "StopRequest":
-        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        main = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGTERM, signal.SIGINT) if main else ()
+        self.before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -21,7 +21,16 @@ from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config, ConfigError, FitConfig, to_yaml
 from privatenet.distributed.env import Ranks
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.loop import Job, Scores, evaluate, fit, score_metrics, trained_tensors, training_plan
+from privatenet.distributed.loop import (
+    AfterEpoch,
+    Job,
+    Scores,
+    evaluate,
+    fit,
+    score_metrics,
+    trained_tensors,
+    training_plan,
+)
 from privatenet.distributed.signals import Interrupted
 from privatenet.distributed.track import Tracker, flatten
 from privatenet.models.adversary import Pair, build_adversary
@@ -42,11 +51,15 @@ class Plan:
     spec: NetworkSpec
 
 
-def run_part(stage: str, config: Config, faces: Faces, ranks: Ranks, say: Say) -> Checkpoint:
+def run_part(
+    stage: str, config: Config, faces: Faces, ranks: Ranks, say: Say, testing: bool = True,
+    after_epoch: AfterEpoch | None = None,
+) -> Checkpoint:  # fmt: skip
     """Train one part, go on with it, or find it done; returns its final checkpoint. All ranks call it together.
 
-    `stage` is target, adversary or private. Raises `ConfigError` where the part's folder holds another run, or a part
-    that it stands on is missing or belongs to another network or data set.
+    `stage` is target, adversary or private. Without `testing`, the test split is not looked at, and the checkpoint has
+    no test scores: it is one of several that are still to be chosen from. Raises `ConfigError` where the part's folder
+    holds another run, or a part that it stands on is missing or belongs to another network or data set.
     """
     part = PLANS[stage](config, faces)
     final = part.folder / "final"
@@ -64,8 +77,8 @@ def run_part(stage: str, config: Config, faces: Faces, ranks: Ranks, say: Say) -
     dist.barrier()  # all ranks have found nothing wrong before the first one writes
     tracker = _open(part, config, faces, say) if ranks.first else None
     try:
-        best = fit(job, plan, config, faces, ranks, part.folder, tracker)
-        tested, _ = evaluate(job.task, job.heads, faces.testing(), config, faces, ranks)
+        best = fit(job, plan, config, faces, ranks, part.folder, tracker, after_epoch)
+        tested = evaluate(job.task, job.heads, faces.testing(), config, faces, ranks)[0] if testing else {}
     except BaseException as error:
         if tracker:
             tracker.stop("KILLED" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "FAILED")
@@ -310,7 +323,8 @@ def _finish(
         "best": best,
         "test": {head: asdict(score) for head, score in tested.items()},
     }
-    tracker.log(score_metrics("test", tested), max(epoch for _, epoch in best.values()))
+    if tested:
+        tracker.log(score_metrics("test", tested), max(epoch for _, epoch in best.values()))
     done = checkpoint.save(part.folder / "final", {"model": trained_tensors(job.task)}, state)
     network = job.task.network if part.stage != "adversary" else None
     tracker.finish(done.hash, network, config.model.image_size)

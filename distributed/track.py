@@ -1,145 +1,201 @@
-"""Where figures go: MLflow if it is installed, and always a JSONL file that outlives any server. Rank 0 only."""
+"""Where figures go: MLflow if it is installed, and always a JSONL file that outlives any server. Rank 0 only.
+
+All that is said to MLflow goes through the outbox in the run's folder: written there first, then sent in order. A
+server that is gone for a while costs training next to nothing and loses nothing; what is unsent at the end,
+`privatenet send` sends.
+"""
 
 import importlib.util
 import json
-import logging
+import math
+import os
 import subprocess
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
-from privatenet.distributed.config import TrackingConfig
+from privatenet.distributed import outbox
+from privatenet.distributed.config import ConfigError, TrackingConfig
+from privatenet.distributed.outbox import Message, Sent
+from privatenet.distributed.runs import PARENT, cause, children, connect, experiment_id, log_model, reaching
 from privatenet.distributed.signals import Interrupted
 
 MLFLOW = importlib.util.find_spec("mlflow") is not None
+PARAM_LENGTH = 6000
+TAG_LENGTH = 500
+PAUSE_S = 30
+PAUSE_FACTOR = 20
+REFUSALS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")
+"""What MLflow answers to a message that it will never take; after anything else it is asked again later."""
+
+Say = Callable[[str], None]
 
 
 class Tracker:
     """One part's run: parameters and data set at the start, metrics as they come, checkpoint and model at the end.
 
-    The run's id is kept in `folder`/mlflow.json, so that an interrupted part goes on in its own run.
+    The run's id is kept in `folder`/mlflow.json, so that an interrupted part goes on in its own run; a trial's run is
+    found again by its name among its parent's. Raises `ConfigError` where the server cannot be reached at the start
+    of a run that is nested in none: most likely its address is wrong.
     """
 
-    def __init__(self, config: TrackingConfig, folder: Path, stage: str, settings: dict[str, Any], say: Any) -> None:
-        self.config, self.folder = config, folder
+    def __init__(self, config: TrackingConfig, folder: Path, stage: str, settings: dict[str, Any], say: Say) -> None:
+        self.config, self.folder, self.say = config, folder, say
         self.lines = folder / "metrics.jsonl"
-        self.run_id: str | None = None
+        self.post: _Post | None = None
         if not MLFLOW:
             say(f"mlflow is not installed: figures go to {self.lines} only")
             return
-        import mlflow
+        self.post = _Post(folder, tracking_uri(config, folder), say)
+        tags = {"stage": stage, "part": folder.name, "output": str(folder.parent.resolve())}
+        name = f"{config.trial or folder.parent.name}/{folder.name}"
+        created = _created(config, name, tags, folder, ("trial", "part"))
+        first = [created, _params(flatten(settings)), _files(folder / "config.yaml", folder)]
+        self.post.begin(first, must_answer=not config.parent)
 
-        _connect(config, folder)
-        known = folder / "mlflow.json"
-        if known.is_file():
-            self.run_id = json.loads(known.read_text())["run_id"]
-            mlflow.start_run(run_id=self.run_id)
-            return
-        tags = {"stage": stage, "part": folder.name, "output": str(folder.parent.resolve()), "version": code_version()}
-        name = f"{folder.parent.name}/{folder.name}"
-        run = mlflow.start_run(run_name=name, tags=tags, parent_run_id=config.parent or None)
-        self.run_id = run.info.run_id
-        known.write_text(json.dumps({"run_id": self.run_id, "uri": mlflow.get_tracking_uri()}) + "\n")
-        mlflow.log_params(flatten(settings))
-        mlflow.log_artifact(str(folder / "config.yaml"))
+    @property
+    def run_id(self) -> str | None:
+        """The run's id in MLflow; none before it is there."""
+        return (self.post and self.post.run_id) or None
 
     def data(self, name: str, source: str, fingerprint: str) -> None:
         """Record the data set as the run's input, by its fingerprint."""
-        if self.run_id:
-            import mlflow
-            from mlflow.data.dataset_source_registry import resolve_dataset_source
-            from mlflow.data.meta_dataset import MetaDataset
-
-            with warnings.catch_warnings():  # two of its kinds of local source are the same
-                warnings.filterwarnings("ignore", message="The specified dataset source can be", category=UserWarning)
-                origin = resolve_dataset_source(str(Path(source).resolve()))
-            mlflow.log_input(MetaDataset(origin, name=name, digest=fingerprint[:36]), context="training")
-            mlflow.set_tag("data.fingerprint", fingerprint)
+        where = {"name": name, "source": str(Path(source).resolve()), "digest": fingerprint[:36]}
+        self._say({"what": "data", **where}, _tags({"data.fingerprint": fingerprint}))
 
     def log(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Record figures of an epoch."""
+        now = round(time.time(), 3)
         with self.lines.open("a") as file:
-            file.write(json.dumps({"time": round(time.time(), 3), "epoch": epoch, **metrics}) + "\n")
-        if self.run_id:
-            import mlflow
+            file.write(json.dumps({"time": now, "epoch": epoch, **metrics}) + "\n")
+        numbers = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        self._say({"what": "metrics", "time": now, "step": epoch, "values": numbers})
 
-            mlflow.log_metrics(dict(metrics), step=epoch)
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Record further parameters; one that is there already stays as it is."""
+        self._say(_params(values))
+
+    def tag(self, values: Mapping[str, str]) -> None:
+        """Set tags of the run."""
+        self._say(_tags(values))
 
     def artifacts(self, folder: Path) -> None:
         """Record everything in `folder` as files of the run, under its name."""
-        if self.run_id:
-            import mlflow
-
-            mlflow.log_artifacts(str(folder), folder.name)
+        self._say(_files(folder, self.folder))
 
     def finish(self, checkpoint_hash: str, network: nn.Module | None, image_size: int) -> None:
         """Record the finished checkpoint's hash and, if asked for, the network as a model with its signature."""
-        if not self.run_id:
+        if not self.post:
             return
-        import mlflow
-
-        mlflow.set_tag("checkpoint.sha256", checkpoint_hash)
+        self.post.add(_tags({"checkpoint.sha256": checkpoint_hash}))
+        there = self.post.send(now=True)
         if network is not None and self.config.model:
-            _log_model(network, image_size)
-        mlflow.end_run()
+            if there:
+                self._log_model(network, image_size)
+            else:
+                self.say("the model is left out: MLflow is away")
+        self.post.add(_status("FINISHED"))
+        self.post.close(now=there)
 
-    def stop(self, status: str) -> None:
-        """End the run as `status` (KILLED or FAILED)."""
-        if self.run_id:
-            import mlflow
+    def stop(self, status: str, reason: str = "") -> None:
+        """End the run as `status` (KILLED or FAILED), with what led to it as the tag `failure`."""
+        if self.post:
+            self.post.add(*_ended(status, reason))
+            self.post.close()
 
-            mlflow.end_run(status)
+    def _say(self, *messages: Message) -> None:
+        if self.post:
+            self.post.add(*messages)
+            self.post.send()
+
+    def _log_model(self, network: nn.Module, image_size: int) -> None:
+        assert self.run_id is not None
+        try:
+            log_model(tracking_uri(self.config, self.folder), self.run_id, network, image_size)
+        except Exception as error:  # every kind of store has its own; the network is in the checkpoint
+            self.say(f"the model is left out: {cause(error)}")
+
+
+def deliver(folder: Path, say: Say = print) -> int:
+    """Send what waits in the outbox in `folder`, in order, and remember how far; returns the number of things sent.
+
+    Not while the run goes on in another process. What the server refuses for good is said and left out.
+    Raises `ConfigError` where there is no outbox, or the server cannot be reached.
+    """
+    sent = outbox.read_sent(folder)
+    if sent is None:
+        raise ConfigError(f"{folder} has no {outbox.SENT}: it is no folder of a run")
+    if not MLFLOW:
+        raise ConfigError("mlflow is not installed")
+    waiting = outbox.read(folder)[sent.messages :]
+    if not waiting:
+        return 0
+    with reaching(sent.uri):
+        client = connect(sent.uri)
+        for message in waiting:
+            run_id = _send(client, folder, sent.run_id, message, say)
+            sent = Sent(sent.uri, run_id, sent.messages + 1)
+            outbox.write_sent(folder, sent)
+    return len(waiting)
+
+
+def conclude(
+    config: TrackingConfig, folder: Path, stage: str, params: Mapping[str, Any], tags: Mapping[str, str],
+    status: str = "", say: Say = print,
+) -> None:  # fmt: skip
+    """Say of a trial, from outside, what it could not say itself: in its run or, if it never had one, in a new one.
+
+    `config.trial` names it among those of `config.parent`. A `status` (KILLED or FAILED) ends it. What MLflow cannot be
+    told now waits in `folder`.
+    """
+    if MLFLOW:
+        post = _Post(folder, config.uri, say)
+        created = _created(config, config.trial, {"stage": stage, "part": stage}, folder, ("trial", "stage"))
+        created["reopen"] = False
+        cut = {name: value[:TAG_LENGTH] for name, value in tags.items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        outbox.remove(folder)  # what was concluded before is said anew
+        post.begin([created, _params(params), _tags(cut), *([_status(status)] if status else [])], must_answer=False)
 
 
 @contextmanager
-def parent_run(config: TrackingConfig, output: Path, stage: str) -> Iterator[TrackingConfig]:
+def parent_run(config: TrackingConfig, output: Path, stage: str, say: Say = print) -> Iterator[TrackingConfig]:
     """Within the block, settings by which all parts, wherever below `output`, are runs nested in one. Rank 0 only.
 
     The run's id is kept in `output`/mlflow.json, so that what was interrupted goes on in it. It ends with the block.
-    Without MLflow the settings are as they were.
+    Without MLflow the settings are as they were. Raises `ConfigError` where the server cannot be reached at first.
     """
     if not MLFLOW:
         yield config
         return
-    import mlflow
-
     output.mkdir(parents=True, exist_ok=True)
-    experiment = _connect(config, output / "target")
-    client, known = mlflow.MlflowClient(), output / "mlflow.json"
-    here = {"uri": mlflow.get_tracking_uri()}
-    before = json.loads(known.read_text()) if known.is_file() else {}
-    if before.get("uri") == here["uri"]:
-        run_id = before["run_id"]
-        client.update_run(run_id, status="RUNNING")
-    else:
-        tags = {"stage": stage, "output": str(output.resolve()), "version": code_version()}
-        run_id = client.create_run(experiment, tags=tags, run_name=output.name).info.run_id
-        known.write_text(json.dumps({"run_id": run_id} | here) + "\n")
+    uri = tracking_uri(config, output / stage)
+    post = _Post(output, uri, say)
+    tags = {"stage": stage, "output": str(output.resolve())}
+    post.begin([_created(config, output.name, tags, output / stage)], must_answer=True)
     try:
-        yield replace(config, uri=here["uri"], parent=run_id)
+        yield replace(config, uri=uri, parent=post.run_id)
     except BaseException as error:
         stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
-        client.set_terminated(run_id, "KILLED" if stopped else "FAILED")
+        post.add(*(_ended("KILLED") if stopped else _ended("FAILED", f"{type(error).__name__}: {error}")))
+        post.close()
         raise
-    client.set_terminated(run_id)
+    post.add(_status("FINISHED"))
+    post.close()
 
 
-def log_files(config: TrackingConfig, paths: Sequence[Path]) -> None:
-    """Keep copies of files with the run that `config.parent` names, if it names one."""
+def log_files(config: TrackingConfig, paths: Sequence[Path], say: Say = print) -> None:
+    """Keep copies of files with the run that `config.parent` names, if it names one; the first is in its folder."""
     if config.parent:
-        import mlflow
-
-        for path in paths:
-            mlflow.MlflowClient(config.uri).log_artifact(config.parent, str(path))
+        post = _Post(paths[0].parent, config.uri, say)
+        post.add(*(_files(path, post.folder) for path in paths))
+        post.send()
 
 
 def tracking_uri(config: TrackingConfig, folder: Path) -> str:
@@ -163,42 +219,175 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _connect(config: TrackingConfig, folder: Path) -> str:
-    """Choose store and experiment, and return its id; a new one of our own keeps its artifacts beside the database."""
-    import mlflow
+class _Post:
+    """The way of one run's messages: to the outbox in `folder` at once, to the server `uri` while it is there."""
 
-    for chatty in ("alembic", "mlflow"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    mlflow.set_tracking_uri(tracking_uri(config, folder))
-    if not config.uri and mlflow.get_experiment_by_name(config.experiment) is None:
-        mlflow.create_experiment(config.experiment, (folder.parent / "mlartifacts").resolve().as_uri())
-    return str(mlflow.set_experiment(config.experiment).experiment_id)
+    def __init__(self, folder: Path, uri: str, say: Say) -> None:
+        self.folder, self.uri, self.say = folder, uri, say
+        self.lost = False
+        self.again = 0.0
+
+    @property
+    def run_id(self) -> str:
+        sent = outbox.read_sent(self.folder)
+        return sent.run_id if sent else ""
+
+    def begin(self, first: Sequence[Message], must_answer: bool) -> None:
+        """Make the run by the messages `first`, or go on in the one that was made; in another store, say all again.
+
+        Raises `ConfigError` and leaves nothing where a run is to be made, and the server does not answer but must.
+        """
+        outbox.mend(self.folder)
+        before = outbox.read_sent(self.folder)
+        if before is None or before.uri != self.uri:
+            before = Sent(self.uri)
+            outbox.write_sent(self.folder, before)
+        self.add(*([_status("RUNNING")] if before.run_id or outbox.read(self.folder) else first))
+        if before.run_id or not must_answer:
+            self.send()
+            return
+        try:
+            deliver(self.folder, self.say)
+        except ConfigError:
+            outbox.remove(self.folder)
+            raise
+
+    def add(self, *messages: Message) -> None:
+        for message in messages:
+            outbox.append(self.folder, message)
+
+    def send(self, now: bool = False) -> bool:
+        """Send what waits, but a lost server is left in peace for a while unless it is to be `now`; whether all went.
+
+        Says once when the server is lost, and once when it is back.
+        """
+        began = time.monotonic()
+        if self.lost and not now and began < self.again:
+            return False
+        try:
+            count = deliver(self.folder, self.say)
+        except ConfigError as error:
+            if not self.lost:
+                self.say(f"{error} The work goes on; what it has to say waits in {self.folder / outbox.OUTBOX}")
+            self.lost, self.again = True, time.monotonic() + pause_s(time.monotonic() - began)
+            return False
+        if self.lost:
+            self.say(f"{self.uri} is back and was told what waited: {count} messages")
+        self.lost = False
+        return True
+
+    def close(self, now: bool = True) -> None:
+        """Send what waits once more, and say how to send what is left."""
+        if not self.send(now):
+            self.say(f"MLflow was not told all: once it is back, `privatenet send {self.folder}` sends the rest")
 
 
-class _Logits(nn.Module):
-    """The network as a served model: normalised pictures in, logits out."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.network(images)[0]
-        return logits
+def pause_s(took_s: float) -> float:
+    """Seconds in which a lost server is not tried, so that trying in vain takes a twentieth of the time at most."""
+    return max(PAUSE_S, PAUSE_FACTOR * took_s)
 
 
-def _log_model(network: nn.Module, image_size: int) -> None:
-    import mlflow
-    from mlflow.models import infer_signature
+def _created(
+    config: TrackingConfig, name: str, tags: Mapping[str, str], folder: Path, known_by: Sequence[str] = ()
+) -> Message:
+    """The message that makes a run; a trial's is found again by its parent and the tags `known_by`."""
+    from mlflow.tracking.context.registry import resolve_tags
 
-    model = _Logits(network.cpu().eval())
-    images = np.zeros((2, 3, image_size, image_size), dtype=np.float32)
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(images)).numpy()
-    requirements = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "privatenet")]
-    signature = infer_signature(images, logits)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No complete tensor found", category=UserWarning)
-        mlflow.pytorch.log_model(
-            model, name="model", signature=signature, input_example=images, pip_requirements=requirements
-        )
+    nested = {PARENT: config.parent} if config.parent else {}
+    trial = {"trial": config.trial} if config.trial else {}
+    return {
+        "what": "create",
+        "time": time.time(),
+        "experiment": config.experiment,
+        "files": "" if config.uri else (folder.parent / "mlartifacts").resolve().as_uri(),
+        "name": name,
+        "tags": resolve_tags({**tags, **trial, **nested, "version": code_version()}),
+        "known_by": list(known_by) if nested and trial else [],
+    }
+
+
+def _params(values: Mapping[str, Any]) -> Message:
+    return {"what": "params", "values": {name: str(value)[:PARAM_LENGTH] for name, value in values.items()}}
+
+
+def _tags(values: Mapping[str, str]) -> Message:
+    return {"what": "tags", "values": dict(values)}
+
+
+def _files(path: Path, folder: Path) -> Message:
+    return {"what": "files", "path": os.path.relpath(path, folder)}
+
+
+def _status(status: str) -> Message:
+    return {"what": "status", "time": time.time(), "status": status}
+
+
+def _ended(status: str, reason: str = "") -> list[Message]:
+    return [*([_tags({"failure": reason[:TAG_LENGTH]})] if reason else []), _status(status)]
+
+
+def _send(client: Any, folder: Path, run_id: str, message: Message, say: Say) -> str:
+    """Tell MLflow one thing, or say that it refuses it; returns the run's id."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _tell(client, folder, run_id, message)
+    except (MlflowException, FileNotFoundError) as error:
+        refused = isinstance(error, FileNotFoundError) or error.error_code in REFUSALS
+        if not (run_id and refused):
+            raise
+        say(f"MLflow refused {message['what']} of run {run_id}: {cause(error)}")
+        return run_id
+
+
+def _tell(client: Any, folder: Path, run_id: str, message: Message) -> str:
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+    values = message.get("values", {})
+    if message["what"] == "create":
+        return _create(client, message)
+    if message["what"] == "params":
+        known = client.get_run(run_id).data.params
+        params = [Param(name, value) for name, value in values.items() if name not in known]
+        client.log_batch(run_id, params=params, synchronous=True)
+    elif message["what"] == "tags":
+        client.log_batch(run_id, tags=[RunTag(*item) for item in values.items()], synchronous=True)
+    elif message["what"] == "metrics":
+        metrics = [Metric(*item, _ms(message["time"]), message["step"]) for item in values.items()]
+        client.log_batch(run_id, metrics=metrics, synchronous=True)
+    elif message["what"] == "data":
+        data = Dataset(message["name"], message["digest"], "local", json.dumps({"uri": message["source"]}))
+        client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
+    elif message["what"] == "files":
+        path = (folder / message["path"]).resolve()
+        if path.is_dir():
+            client.log_artifacts(run_id, path, path.name)
+        else:
+            client.log_artifact(run_id, path)
+    elif message["status"] == "RUNNING":
+        _reopen(client, client.get_run(run_id))
+    else:
+        client.set_terminated(run_id, message["status"], _ms(message["time"]))
+    return run_id
+
+
+def _create(client: Any, message: Message) -> str:
+    """Make a run, or find the trial's that an earlier process made; returns its id."""
+    experiment = experiment_id(client, message["experiment"], message["files"])
+    tags, known_by = message["tags"], message["known_by"]
+    for run in children(client, experiment, tags[PARENT]) if known_by else []:
+        if all(run.data.tags.get(name) == tags[name] for name in known_by):
+            return _reopen(client, run) if message.get("reopen", True) else str(run.info.run_id)
+    made = client.create_run(experiment, _ms(message["time"]), tags, message["name"])
+    return str(made.info.run_id)
+
+
+def _reopen(client: Any, run: Any) -> str:
+    if "failure" in run.data.tags:
+        client.delete_tag(run.info.run_id, "failure")
+    client.update_run(run.info.run_id, status="RUNNING")
+    return str(run.info.run_id)
+
+
+def _ms(time_s: float) -> int:
+    return int(1000 * time_s)

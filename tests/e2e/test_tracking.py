@@ -1,0 +1,323 @@
+"""Tracking with a real MLflow server that goes away and comes back: nothing is lost, and nothing waits for it."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from servers import MlflowServer, mlflow_server
+from torch import nn
+
+from privatenet.distributed import outbox, runs, track
+from privatenet.distributed.config import ConfigError, TrackingConfig
+from privatenet.distributed.runs import find_runs, register
+from privatenet.distributed.signals import Interrupted
+from privatenet.distributed.track import Tracker, conclude, deliver, log_files, parent_run, pause_s
+from privatenet.launch import cli
+
+mlflow = pytest.importorskip("mlflow")
+__all__ = ["mlflow_server"]
+
+SETTINGS = {"target": {"lr": 0.1}, "long": "x" * 9000}
+
+
+class Tiny(nn.Module):
+    """Answers as a network does: logits and taps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return self.head(images.mean((2, 3))), {}
+
+
+@pytest.fixture
+def config(mlflow_server: MlflowServer) -> TrackingConfig:
+    return TrackingConfig(uri=mlflow_server.uri, experiment="tracked")
+
+
+def tracker(config: TrackingConfig, folder: Path, said: list[str], stage: str = "private") -> Tracker:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text("seed: 0\n")
+    return Tracker(config, folder, stage, SETTINGS, said.append)
+
+
+def stored(config: TrackingConfig, run_id: str | None) -> Any:
+    return mlflow.MlflowClient(config.uri).get_run(run_id)
+
+
+def steps(config: TrackingConfig, run_id: str | None) -> list[int]:
+    history = mlflow.MlflowClient(config.uri).get_metric_history(run_id, "train/loss")
+    return [metric.step for metric in history]
+
+
+def test_what_a_run_says_reaches_the_server_at_once(config: TrackingConfig, tmp_path: Path) -> None:
+    said: list[str] = []
+    run = tracker(config, tmp_path / "run" / "private", said)
+    run.data("tiny", "shards/tiny", "f" * 64)
+    run.log({"train/loss": 2.0, "validation/emotion/auc": float("nan")}, 1)
+    run.params({"lambda": 0.5, "target.lr": 0.2})
+    run.params({"lambda": 0.5})
+    run.tag({"front": "yes"})
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "page.html").write_text("page")
+    run.artifacts(tmp_path / "report")
+    run.finish("a" * 64, None, 0)
+
+    found = stored(config, run.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.data.metrics == {"train/loss": 2.0}
+    assert found.data.params["target.lr"] == "0.1"
+    assert found.data.params["lambda"] == "0.5"
+    assert len(found.data.params["long"]) == 6000
+    assert found.data.tags["front"] == "yes"
+    assert found.data.tags["checkpoint.sha256"] == "a" * 64
+    assert found.data.tags["part"] == "private"
+    (data,) = found.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("tiny", "f" * 36)
+    client = mlflow.MlflowClient(config.uri)
+    assert {item.path for item in client.list_artifacts(run.run_id)} == {"config.yaml", "report"}
+    assert [item.path for item in client.list_artifacts(run.run_id, "report")] == ["report/page.html"]
+    assert not said
+    assert deliver(run.folder) == 0
+
+
+def test_training_goes_on_while_the_server_is_away_and_nothing_is_lost(
+    config: TrackingConfig, mlflow_server: MlflowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    said: list[str] = []
+    run = tracker(config, tmp_path / "run" / "target", said)
+    other = tracker(config, tmp_path / "run" / "private", said)
+    with parent_run(config, tmp_path / "all", "reproduce") as tracking:
+        run.log({"train/loss": 3.0}, 1)
+        mlflow_server.stop()
+        try:
+            began = time.monotonic()
+            for epoch in range(2, 7):
+                run.log({"train/loss": 3.0 / epoch}, epoch)
+            other.log({"train/loss": 1.0}, 1)
+            other.finish("b" * 64, Tiny(), 32)
+            nested = tracker(replace(tracking, trial="t0"), tmp_path / "all" / "t0" / "private", said)
+            nested.stop("FAILED", "out of memory")
+            lost = replace(tracking, trial="t1")
+            conclude(lost, tmp_path / "ended" / "t1", "private", {}, {"failure": "killed"}, "FAILED", said.append)
+            (tmp_path / "all" / "table.md").write_text("table")
+            log_files(tracking, [tmp_path / "all" / "table.md"], said.append)
+            took = time.monotonic() - began
+            assert took < 5
+
+            assert nested.run_id is None
+            assert sum("cannot be used (ConnectionRefusedError" in line for line in said) == 5
+            assert sum(line == "the model is left out: MLflow is away" for line in said) == 1
+            assert f"MLflow was not told all: once it is back, `privatenet send {other.folder}` sends the rest" in said
+            with pytest.raises(ConfigError, match=r"tracking\.uri: http://127.*cannot be used"):
+                tracker(config, tmp_path / "wrong" / "target", said)
+            assert {path.name for path in (tmp_path / "wrong" / "target").iterdir()} == {"config.yaml"}
+            with pytest.raises(ConfigError, match=r"tracking\.uri"):
+                find_runs(config.uri, ["tracked"])
+            assert cli.main(["send", str(tmp_path)]) == 2
+            assert capsys.readouterr().err.count("\n") == 1
+        finally:
+            mlflow_server.start()
+
+    monkeypatch.setattr(run.post, "again", 0.0)  # as if half a minute had gone by
+    said.clear()
+    run.log({"train/loss": 0.1}, 7)
+    assert said == [f"{config.uri} is back and was told what waited: 6 messages"]
+    assert steps(config, run.run_id) == [1, 2, 3, 4, 5, 6, 7]
+
+    assert cli.main(["send", str(tmp_path)]) == 0
+    lines = dict(line.split("  ") for line in capsys.readouterr().out.splitlines())
+    assert lines[str(other.folder)] == "sent 3"
+    assert lines[str(run.folder)] == "nothing waits"
+    assert stored(config, other.run_id).info.status == "FINISHED"
+    assert steps(config, other.run_id) == [1]
+    late = stored(config, nested.run_id)
+    assert late.info.status == "FAILED"
+    assert late.data.tags["failure"] == "out of memory"
+    assert late.data.tags["mlflow.parentRunId"] == tracking.parent
+    kept = mlflow.MlflowClient(config.uri).list_artifacts(tracking.parent)
+    assert [item.path for item in kept] == ["table.md"]
+    assert stored(config, tracking.parent).info.status == "FINISHED"
+
+
+def test_a_run_goes_on_under_its_own_id_and_a_trial_is_found_again_by_its_name(
+    config: TrackingConfig, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    with parent_run(config, tmp_path / "sweep", "tune") as tracking:
+        trial = replace(tracking, trial="trial-3")
+        first = tracker(trial, tmp_path / "one" / "private", said)
+        first.log({"train/loss": 1.0}, 1)
+        first.stop("FAILED", "x" * 900)
+        assert len(stored(config, first.run_id).data.tags["failure"]) == 500
+
+        again = tracker(trial, tmp_path / "one" / "private", said)
+        assert again.run_id == first.run_id
+        found = stored(config, first.run_id)
+        assert found.info.status == "RUNNING"
+        assert "failure" not in found.data.tags
+
+        elsewhere = tracker(trial, tmp_path / "two" / "private", said)  # killed before its folder could be saved
+        assert elsewhere.run_id == first.run_id
+        elsewhere.log({"train/loss": 1.0}, 2)
+        elsewhere.finish("c" * 64, None, 0)
+        assert steps(config, first.run_id) == [1, 2]
+
+        unknown = tracker(trial, tmp_path / "two" / "unknown", said, "adversary")
+        other = tracker(replace(tracking, trial="trial-4"), tmp_path / "three" / "private", said)
+        assert len({first.run_id, unknown.run_id, other.run_id}) == 3
+        assert stored(config, other.run_id).data.tags["trial"] == "trial-4"
+    assert not said
+    assert len(find_runs(config.uri, [tracking.parent])) == 3
+
+
+def test_a_trial_that_could_not_speak_is_recorded_once_as_failed(config: TrackingConfig, tmp_path: Path) -> None:
+    with parent_run(config, tmp_path / "sweep", "tune") as tracking:
+        silent, begun = replace(tracking, trial="trial-0"), replace(tracking, trial="trial-1")
+        run = tracker(begun, tmp_path / "trial-1" / "private", [])
+        for _ in range(2):
+            why = {"failure": "the worker died"}
+            conclude(silent, tmp_path / "ended" / "0", "private", {"lambda": 0.7}, why, "FAILED")
+        why = {"failure": "the worker died too"}
+        conclude(begun, tmp_path / "ended" / "1", "private", {"lambda": 0.9}, why, "FAILED")
+    never, died = sorted(find_runs(config.uri, [str(tmp_path / "sweep")]), key=lambda found: found.tags["trial"])
+    assert never.status == died.status == "FAILED"
+    conclude(begun, tmp_path / "ended" / "1", "private", {}, {"checkpoint": "s3://there"})
+    (told,) = find_runs(config.uri, [run.run_id])
+    assert (told.status, told.tags["checkpoint"]) == ("FAILED", "s3://there"), "a word more opens no run again"
+    assert never.params == {"lambda": "0.7"}
+    assert never.tags["failure"] == "the worker died"
+    assert never.parent == died.parent == tracking.parent
+    assert (died.run_id, died.tags["failure"]) == (run.run_id, "the worker died too")
+    later = tracker(silent, tmp_path / "trial-0" / "private", [])
+    assert later.run_id == never.run_id, "a trial that is tried again goes on in the run of its failure"
+
+
+def test_what_the_server_refuses_is_said_and_does_not_hold_up_the_rest(config: TrackingConfig, tmp_path: Path) -> None:
+    said: list[str] = []
+    run = tracker(config, tmp_path / "run" / "private", said)
+    run.tag({"a;b": "no such name"})
+    run.artifacts(tmp_path / "nowhere")
+    run.log({"train/loss": 1.0}, 1)
+    assert len(said) == 2
+    assert said[0].startswith(f"MLflow refused tags of run {run.run_id}: ")
+    assert "nowhere" in said[1]
+    assert steps(config, run.run_id) == [1]
+
+
+def test_a_message_cut_short_by_a_kill_does_not_spoil_the_next(config: TrackingConfig, tmp_path: Path) -> None:
+    run = tracker(config, tmp_path / "run" / "private", [])
+    with (run.folder / outbox.OUTBOX).open("a") as file:
+        file.write('{"what": "metr')
+    again = tracker(config, run.folder, [])
+    again.log({"train/loss": 1.0}, 1)
+    assert steps(config, run.run_id) == [1]
+
+
+def test_another_store_is_told_the_whole_story(config: TrackingConfig, tmp_path: Path) -> None:
+    run = tracker(TrackingConfig(), tmp_path / "run" / "private", [])
+    run.log({"train/loss": 1.0}, 1)
+    run.stop("KILLED")
+    before = run.run_id
+    moved = tracker(config, run.folder, [])
+    assert moved.run_id != before
+    assert steps(config, moved.run_id) == [1]
+    assert stored(config, moved.run_id).info.status == "RUNNING"
+
+
+def test_runs_are_found_by_experiment_id_and_folder(config: TrackingConfig, tmp_path: Path) -> None:
+    own = replace(config, experiment="found")
+    lone = tracker(own, tmp_path / "lone" / "target", [], "target")
+    with parent_run(own, tmp_path / "sweep", "tune") as tracking:
+        parts = [tracker(tracking, tmp_path / "sweep" / name, []) for name in ("a", "b")]
+    ids = [part.run_id for part in parts]
+    assert [run.run_id for run in find_runs(config.uri, ["found"])] == [lone.run_id, *ids]
+    assert [run.run_id for run in find_runs("", [str(tmp_path / "sweep")])] == ids
+    (found,) = find_runs(config.uri, [str(lone.run_id), str(lone.folder)])
+    assert (found.name, found.status, found.parent, found.experiment) == ("lone/target", "RUNNING", "", "found")
+    assert found.params["target.lr"] == "0.1"
+    with pytest.raises(ConfigError, match=r"no experiment and no run 'fuond': its experiments are .*found"):
+        find_runs(config.uri, ["fuond"])
+    with pytest.raises(ConfigError, match=r"give tracking\.uri"):
+        find_runs("", ["found"])
+
+
+def test_more_runs_than_a_page_holds_are_all_found(config: TrackingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = runs.connect(config.uri)
+    experiment = runs.experiment_id(client, "many")
+    made = {client.create_run(experiment).info.run_id for _ in range(5)}
+    search = client.search_runs
+    monkeypatch.setattr(client, "search_runs", lambda *args, **named: search(*args, max_results=2, **named))
+    monkeypatch.setattr(runs, "connect", lambda uri: client)
+    assert {run.run_id for run in find_runs(config.uri, ["many"])} == made
+
+
+@pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType")
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_model_is_registered_and_loaded_by_its_alias(logged: bool, config: TrackingConfig, tmp_path: Path) -> None:
+    network = Tiny()
+    run = tracker(replace(config, model=logged), tmp_path / "run" / "private", [])
+    run.finish("d" * 64, network, 32)
+    (found,) = find_runs(config.uri, [str(run.run_id)])
+    name = f"face-{logged}"
+    if not logged:
+        with pytest.raises(ConfigError, match="has no model"):
+            register(config.uri, found, name, "best", None, 32)
+    versions = [register(config.uri, found, name, "best", network, 32) for _ in range(2)]
+    assert versions == ["1", "2"]
+    assert stored(config, run.run_id).info.status == "FINISHED"
+    assert len(stored(config, run.run_id).outputs.model_outputs) == 1
+    mlflow.set_tracking_uri(config.uri)
+    model = mlflow.pyfunc.load_model(f"models:/{name}@best")
+    pictures = np.random.default_rng(0).normal(size=(5, 3, 32, 32)).astype(np.float32)
+    with torch.inference_mode():
+        wanted = network(torch.from_numpy(pictures))[0].numpy()
+    assert np.allclose(model.predict(pictures), wanted, atol=1e-5)
+    assert mlflow.MlflowClient(config.uri).get_model_version_by_alias(name, "best").run_id == run.run_id
+    (experiment,) = mlflow.MlflowClient(config.uri).search_experiments(filter_string="name = 'tracked'")
+    logged_model = mlflow.MlflowClient(config.uri).get_logged_model(model.metadata.model_id)
+    assert logged_model.experiment_id == experiment.experiment_id
+
+
+def test_an_interrupted_parent_says_how_it_ended(config: TrackingConfig, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted), parent_run(config, tmp_path / "stopped", "tune") as stopped:
+        raise Interrupted("asked to stop")
+    with pytest.raises(ZeroDivisionError), parent_run(config, tmp_path / "failed", "tune") as failed:
+        _ = 1 / 0
+    assert stored(config, stopped.parent).info.status == "KILLED"
+    assert stored(config, failed.parent).info.status == "FAILED"
+    assert stored(config, failed.parent).data.tags["failure"] == "ZeroDivisionError: division by zero"
+
+
+def test_trying_in_vain_takes_a_twentieth_of_the_time_at_most() -> None:
+    assert pause_s(0.01) == 30
+    assert pause_s(20.0) == 400
+
+
+def test_send_refuses_folders_without_anything_to_send(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["send", str(tmp_path)]) == 2
+    assert "there is no mlflow-outbox.jsonl here or below" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["send", "--help"])
+    assert capsys.readouterr().out.startswith("usage: privatenet send")
+    with pytest.raises(ConfigError, match=r"has no mlflow\.json"):
+        deliver(tmp_path)
+
+
+def test_without_mlflow_figures_stay_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(track, "MLFLOW", False)
+    said: list[str] = []
+    run = tracker(TrackingConfig(), tmp_path, said)
+    run.log({"train/loss": 1.0}, 1)
+    run.stop("FAILED", "why")
+    assert said == [f"mlflow is not installed: figures go to {tmp_path / 'metrics.jsonl'} only"]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["train/loss"] == 1.0
+    conclude(TrackingConfig(parent="p", trial="t"), tmp_path / "t", "private", {}, {}, "FAILED")
+    assert not (tmp_path / "t").exists()
