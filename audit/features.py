@@ -62,8 +62,9 @@ class Features:
 
 
 def extract(
-    network: Network, key: Key, taps: Sequence[str], faces: Faces, engine: EngineConfig, ranks: Ranks, root: Path
-) -> Features:
+    network: Network, key: Key, taps: Sequence[str], faces: Faces, engine: EngineConfig, ranks: Ranks, root: Path,
+    splits: Sequence[str] = SPLITS,
+) -> Features:  # fmt: skip
     """Compute the features of `taps` and the logits that are not there yet; all ranks call it together.
 
     In evaluation mode, and no picture's features depend on another picture, whatever the network's affinity.
@@ -74,7 +75,7 @@ def extract(
     shapes = {**network.tap_shapes, LOGITS: (network.spec.num_classes,)}
     _check_key(folder, key)
     sizes = {"train": len(faces.train), "test": len(faces.test)}
-    missing = {split: [tap for tap in wanted if not _whole(folder, split, tap, sizes[split])] for split in SPLITS}
+    missing = {split: [tap for tap in wanted if not _whole(folder, split, tap, sizes[split])] for split in splits}
     dist.barrier()  # all ranks have looked before the first one writes
     network = one_by_one(network).to(ranks.device).eval()
     for split, lacking in missing.items():

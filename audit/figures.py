@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from privatenet.audit.findings import Attack, Estimate, Findings, Leak, NetworkFindings
+from privatenet.audit.pareto import front
 from privatenet.audit.reproduction import Reproduction
 from privatenet.audit.tables import order
 from privatenet.audit.text import attack_name, count, listed, number, percent, points, whole
@@ -115,18 +116,6 @@ def network_points(found: Findings, label: str) -> list[Point]:
 def lambda_points(found: Reproduction) -> list[LambdaPoint]:
     """The sweep over lambda of a reproduction of the paper."""
     return [LambdaPoint(n.lambda_, n.utility, n.known.accuracy, n.unknown.accuracy) for n in found.sweep]
-
-
-def front(candidates: Sequence[tuple[float, float]]) -> tuple[bool, ...]:
-    """Which of (utility, excess) no other one dominates: no less utility, no more excess, and better in one of them.
-
-    An undefined figure is never on the front.
-    """
-    return tuple(
-        math.isfinite(utility + excess)
-        and not any(u >= utility and e <= excess and (u > utility or e < excess) for u, e in candidates)
-        for utility, excess in candidates
-    )
 
 
 @rc_context(_STYLE)
@@ -265,42 +254,16 @@ def describe_confusion(leak: Leak) -> str:
 @rc_context(_STYLE)
 def trade_off(findings: Findings, attribute: str, others: Sequence[Point] = ()) -> Figure:
     """Utility against what the best attacker gains over the majority; what nothing dominates stands out."""
-    candidates = _candidates(findings, attribute, others)
-    best = front([(point.utility.value, point.excess.value) for point in candidates])
-    looks = _group_looks(point.group for point in candidates)
-    figure = Figure(figsize=(_WIDTH, 3.6))
-    axes = figure.add_subplot()
-    axes.axhline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    for point, good in zip(candidates, best, strict=True):
-        colour, marker = looks[point.group]
-        at = (100 * point.utility.value, 100 * point.excess.value)
-        if not all(map(math.isfinite, at)):
-            continue
-        axes.errorbar(
-            *at,
-            xerr=_sides(point.utility),
-            yerr=_sides(point.excess),
-            fmt=marker,
-            color=colour if good else QUIET,
-            alpha=1.0 if good else 0.55,
-            markersize=6.5 if good else 5,
-            elinewidth=1.0 if good else 0.7,
-            zorder=3 if good else 2,
-        )
-        if good and point.group not in ROLES:
-            note = point.label if point.lambda_ is None else f"{point.lambda_:g}"
-            axes.annotate(_short(note, 18), at, (6, -9), textcoords="offset points", fontsize=8)
-    line = sorted((p.utility.value, p.excess.value) for p, good in zip(candidates, best, strict=True) if good)
-    axes.plot([100 * u for u, _ in line], [100 * e for _, e in line], color=INK, linewidth=1, alpha=0.5, zorder=1)
-    for group, (colour, marker) in looks.items():
-        axes.plot([], [], marker, color=colour, label=_short("this network" if group == "audited" else group))
-    axes.set_xlabel(f"utility: {_short(findings.audited.target)} accuracy, %  (more is better)")
-    axes.set_ylabel("excess, points  (less is better)")
-    _title(figure, attribute)
-    axes.grid()
-    axes.margins(0.16)
-    figure.legend(loc="outside lower left", ncols=3, handletextpad=0.4, columnspacing=1.2, borderpad=0)
-    return figure
+    return _front_figure(_candidates(findings, attribute, others), findings.audited.target, attribute, _WIDTH, 3.6)
+
+
+@rc_context(_STYLE)
+def front_chart(points: Sequence[Point], target: str, name: str, references: Sequence[Point] = ()) -> Figure:
+    """Utility against leakage of many networks, labelled where nothing dominates them; `name` says what leaks.
+
+    `references` are others' figures, hollow, which neither dominate nor are dominated.
+    """
+    return _front_figure(points, target, name, 1.3 * _WIDTH, 4.6, references)
 
 
 def describe_trade_off(findings: Findings, attribute: str, others: Sequence[Point] = ()) -> str:
@@ -418,6 +381,57 @@ def to_png(figure: Figure, path: Path) -> None:
     with rc_context(_STYLE), warnings.catch_warnings(), replacing(path) as stream:
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(stream, format="png", dpi=160, facecolor="#ffffff", metadata={"Software": None})
+
+
+def _front_figure(
+    points: Sequence[Point], target: str, name: str, width: float, height: float, references: Sequence[Point] = ()
+) -> Figure:
+    """Points with whiskers, those on the front coloured, noted by lambda or label, and joined."""
+    best = front([(point.utility.value, point.excess.value) for point in points])
+    looks = _group_looks(point.group for point in points)
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_subplot()
+    axes.axhline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+    for point, good in zip(points, best, strict=True):
+        colour, marker = looks[point.group]
+        at = (100 * point.utility.value, 100 * point.excess.value)
+        if not all(map(math.isfinite, at)):
+            continue
+        axes.errorbar(
+            *at,
+            xerr=_sides(point.utility),
+            yerr=_sides(point.excess),
+            fmt=marker,
+            color=colour if good else QUIET,
+            alpha=1.0 if good else 0.55,
+            markersize=6.5 if good else 5,
+            elinewidth=1.0 if good else 0.7,
+            zorder=3 if good else 2,
+        )
+        if good and point.group not in ROLES:
+            note = point.label if point.lambda_ is None else f"{point.lambda_:g}"
+            axes.annotate(_short(note, 18), at, (6, -9), textcoords="offset points", fontsize=8)
+    line = sorted((p.utility.value, p.excess.value) for p, good in zip(points, best, strict=True) if good)
+    axes.plot([100 * u for u, _ in line], [100 * e for _, e in line], color=INK, linewidth=1, alpha=0.5, zorder=1)
+    for group, (colour, marker) in looks.items():
+        axes.plot([], [], marker, color=colour, label=_short("this network" if group == "audited" else group))
+    if references:
+        places = [[100 * point.utility.value, 100 * point.excess.value] for point in references]
+        axes.plot(
+            *zip(*places, strict=True),
+            "D",
+            color=QUIET,
+            fillstyle="none",
+            markersize=6,
+            label=_short(references[0].group, 60),
+        )
+    axes.set_xlabel(f"utility: {_short(target)} accuracy, %  (more is better)")
+    axes.set_ylabel("excess, points  (less is better)")
+    _title(figure, name)
+    axes.grid()
+    axes.margins(0.16)
+    figure.legend(loc="outside lower left", ncols=3, handletextpad=0.4, columnspacing=1.2, borderpad=0)
+    return figure
 
 
 def _shown(findings: Findings) -> list[NetworkFindings]:

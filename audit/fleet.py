@@ -125,7 +125,7 @@ def learning_blocks(
     gives a tap's representations by kind.
     """
     unit = result.unit
-    known, labels, tuning_labels, _ = known_parts(parts, faces.train, faces.test, unit.attribute)
+    known, labels, tuning_labels, _ = known_parts(parts, faces, unit.attribute)
     order = np.random.default_rng(0).permutation(len(labels))
     ends = [max(2, len(labels) // share) for share in (16, 8, 4, 2, 1)]
     path = folder / unit.file.with_name(f"code-{unit.file.stem}.npy")
@@ -162,7 +162,7 @@ def _run(
     unit: Unit, seen: Representation, faces: Faces, parts: Parts, donors: Mapping[str, Network], campaign: Campaign,
     ranks: Ranks,
 ) -> Result:  # fmt: skip
-    known, labels, tuning_labels, _ = known_parts(parts, faces.train, faces.test, unit.attribute)
+    known, labels, tuning_labels, _ = known_parts(parts, faces, unit.attribute)
     shown = seen.of(known, parts)
     classes = len(faces.schema.attribute(unit.attribute).classes)
     setting = Setting(unit.tap, donors[unit.attribute], classes, tuple(range(campaign.seeds)), ranks.device)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +16,12 @@ import torch
 
 from privatenet.audit.attackers import ATTACKERS
 from privatenet.audit.errors import AuditError
-from privatenet.audit.features import LOGITS, Features, Key, extract
-from privatenet.audit.findings import (
-    VERSION,
-    Attack,
-    Control,
-    Estimate,
-    Findings,
-    Leak,
-    NetworkFindings,
-    Protocol,
-)
-from privatenet.audit.fleet import KINDS, Campaign, Result, answers, attack, learning_blocks, units
-from privatenet.audit.measures import (
-    Numbers,
-    Resamples,
-    balanced_accuracy,
-    code_length,
-    entropy,
-    judge,
-    recorded_accuracy,
-    wilson,
-)
-from privatenet.audit.samples import Labels, Parts, Representation, known_parts, representations, split_parts
+from privatenet.audit.features import Key, extract
+from privatenet.audit.findings import VERSION, Control, Estimate, Findings, Leak, NetworkFindings, Protocol
+from privatenet.audit.fleet import KINDS, Campaign, attack, units
+from privatenet.audit.judging import Evidence, Judged, leaks, utility
+from privatenet.audit.measures import Numbers, Resamples, balanced_accuracy, recorded_accuracy, wilson
+from privatenet.audit.samples import Parts, known_parts, split_parts
 from privatenet.audit.settings import REFERENCES, AuditConfig
 from privatenet.distributed import checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
@@ -66,25 +48,6 @@ class Suspect:
     source: Checkpoint | None
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """All that attackers said of one network."""
-
-    suspect: Suspect
-    features: Features
-    donors: Mapping[str, Network]
-    results: list[Result]
-    folder: Path
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A leak, and which test samples its best attacker was right about: what changes are computed from."""
-
-    leak: Leak
-    right: Numbers
-
-
 def audit(
     config: AuditConfig, source: Checkpoint, faces: Faces, engine: EngineConfig, ranks: Ranks, say: Say
 ) -> Findings | None:
@@ -97,16 +60,17 @@ def audit(
     campaign = Campaign(tuple(config.attributes), tuple(config.attackers), config.seeds, config.components)
     parts = split_parts(faces.train, faces.test)
     for attribute in config.attributes:
-        known_parts(parts, faces.train, faces.test, attribute)
+        known_parts(parts, faces, attribute)
     root = Path(config.cache) if config.cache else source.folder.parent.parent
-    evidence = [
-        _gather(suspect, config, campaign, faces, parts, engine, ranks, root, say)
-        for suspect in _suspects(config, source)
-    ]
+    suspects = _suspects(config, source)
+    evidence = [_gather(suspect, config, campaign, faces, parts, engine, ranks, root, say) for suspect in suspects]
     if not ranks.first:
         return None
     say("measures", 0, 0)
-    judged = {e.suspect.role: _judge(e, config, campaign, faces, parts, ranks) for e in evidence}
+    judged = {
+        suspect.role: leaks(found, config, campaign, faces, parts, ranks)
+        for suspect, found in zip(suspects, evidence, strict=True)
+    }
     if "unprotected" in judged:
         judged["audited"] = _compare(judged["audited"], judged["unprotected"], config)
     return Findings(
@@ -128,7 +92,15 @@ def audit(
             seconds=time.monotonic() - began,
             peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         ),
-        networks=tuple(_describe(e, [j.leak for j in judged[e.suspect.role]], config, faces) for e in evidence),
+        networks=tuple(
+            _describe(
+                suspect,
+                faces.schema.target,
+                utility(found.features, faces, parts, config.confidence),
+                [j.leak for j in judged[suspect.role]],
+            )
+            for suspect, found in zip(suspects, evidence, strict=True)
+        ),
         controls=(*_target_label_controls(config, faces, parts), *_adversary_controls(config, source)),
         config=source.state["config"],
     )
@@ -229,76 +201,7 @@ def _gather(
         say(f"{suspect.role}: {what}", min(done, total), total)
 
     results = attack(features, faces, parts, donors, campaign, ranks, folder, advance)
-    return Evidence(suspect, features, donors, results, folder)
-
-
-def _judge(
-    evidence: Evidence, config: AuditConfig, campaign: Campaign, faces: Faces, parts: Parts, ranks: Ranks
-) -> list[Judged]:
-    """Every leak of one network."""
-
-    @lru_cache(maxsize=1)
-    def shown(tap: str) -> Mapping[str, Representation]:
-        every = representations(evidence.features, tap, parts, campaign.components, seed=0)
-        return {seen.kind: seen for seen in every}
-
-    out = []
-    for tap in evidence.features.shapes:
-        for attribute in config.attributes:
-            here = [r for r in evidence.results if (r.unit.tap, r.unit.attribute) == (tap, attribute)]
-            if here:  # attackers of maps alone have nothing to say of logits
-                out.append(_judge_leak(here, evidence, shown, config, faces, parts, ranks))
-    return out
-
-
-def _judge_leak(
-    results: list[Result], evidence: Evidence, shown: Callable[[str], Mapping[str, Representation]],
-    config: AuditConfig, faces: Faces, parts: Parts, ranks: Ranks,
-) -> Judged:  # fmt: skip
-    unit = results[0].unit
-    attribute = faces.schema.attribute(unit.attribute)
-    _, fitting, tuning, testing = known_parts(parts, faces.train, faces.test, unit.attribute)
-    resamples = Resamples(len(testing), config.resamples, config.confidence)
-    classes = len(attribute.classes)
-    judged = [_judge_attack(result, fitting, tuning, testing, classes, resamples) for result in results]
-    best = max(range(len(judged)), key=lambda place: judged[place][0].tuning)
-    blocks = learning_blocks(results[best], shown, faces, parts, evidence.donors, ranks, evidence.folder)
-    counts = np.bincount(testing, minlength=classes)
-    leak = Leak(
-        tap=unit.tap,
-        attribute=unit.attribute,
-        classes=attribute.classes,
-        class_counts=tuple(int(count) for count in counts),
-        majority=float(counts.max() / counts.sum()),
-        entropy=entropy(fitting),
-        attacks=tuple(attack for attack, _ in judged),
-        best=best,
-        code_length=code_length(blocks, config.confidence),
-    )
-    return Judged(leak, judged[best][1])
-
-
-def _judge_attack(
-    result: Result, fitting: Labels, tuning: Labels, testing: Labels, classes: int, resamples: Resamples
-) -> tuple[Attack, Numbers]:
-    """The measures of a unit by the seed that tunes best, and which test samples that one was right about."""
-    seeds = list(answers(result, (fitting, tuning), classes))
-    losses = [-tuned[np.arange(len(tuning)), tuning].mean() for tuned, _ in seeds]
-    rights = [(log_p.argmax(axis=1) == testing).astype(np.float64) for _, log_p in seeds]
-    chosen = int(np.argmin(losses))
-    tuned, log_p = seeds[chosen]
-    made = Attack(
-        attacker=result.unit.attacker,
-        representation=result.unit.representation,
-        numbers=result.numbers,
-        note=result.note,
-        seeds=len(seeds),
-        tuning=float((tuned.argmax(axis=1) == tuning).mean()),
-        spread=float(np.std([right.mean() for right in rights])),
-        seconds=result.seconds,
-        **vars(judge(log_p, testing, resamples)),
-    )
-    return made, rights[chosen]
+    return Evidence(features, donors, results, folder)
 
 
 def _compare(own: list[Judged], others: list[Judged], config: AuditConfig) -> list[Judged]:
@@ -311,12 +214,7 @@ def _compare(own: list[Judged], others: list[Judged], config: AuditConfig) -> li
     return [replace(j, leak=changed(j.leak, j.right, other.right)) for j, other in zip(own, others, strict=True)]
 
 
-def _describe(evidence: Evidence, leaks: list[Leak], config: AuditConfig, faces: Faces) -> NetworkFindings:
-    suspect = evidence.suspect
-    target = faces.schema.target
-    truth = faces.test.labels[:, faces.schema.names.index(target)]
-    known = truth >= 0
-    right = (np.asarray(evidence.features.array("test", LOGITS)).argmax(axis=1) == truth)[known]
+def _describe(suspect: Suspect, target: str, reached: tuple[Estimate, float], found: list[Leak]) -> NetworkFindings:
     state = suspect.source.state if suspect.source else None
     protect = state["config"]["protect"] if state and state["stage"] == "private" else None
     return NetworkFindings(
@@ -325,13 +223,13 @@ def _describe(evidence: Evidence, leaks: list[Leak], config: AuditConfig, faces:
         checkpoint=str(suspect.source.folder) if suspect.source else "",
         sha256=suspect.sha256,
         target=target,
-        utility=wilson(int(right.sum()), len(right), config.confidence),
-        utility_majority=float(np.bincount(truth[known]).max() / known.sum()),
+        utility=reached[0],
+        utility_majority=reached[1],
         objective=f"{protect['objective']} ({protect['known']})" if protect else "",
         lambda_=protect["lambda"] if protect else None,
         protected=tuple(protect["pairs"]) if protect else (),
         affinity=suspect.network.spec.affinity,
-        leaks=tuple(leaks),
+        leaks=tuple(found),
         curves=_curves(suspect.source.folder.parent / "metrics.jsonl") if suspect.source else {},
     )
 
@@ -369,7 +267,7 @@ def _target_label_controls(config: AuditConfig, faces: Faces, parts: Parts) -> l
     column = faces.schema.names.index(faces.schema.target)
     out = []
     for attribute in config.attributes:
-        known, labels, _, truth = known_parts(parts, faces.train, faces.test, attribute)
+        known, labels, _, truth = known_parts(parts, faces, attribute)
         target, seen = faces.train.labels[known.fitting, column], faces.test.labels[known.testing, column]
         overall = int(np.bincount(labels).argmax())
         guess = {t: int(np.bincount(labels[target == t]).argmax()) for t in np.unique(target)}

@@ -1,7 +1,8 @@
 """What attackers are given: their parts of the data, and the representations of a tap in which they see it.
 
 Attackers learn from one half of the training split (*fitting*), tune and are chosen on the other (*tuning*), and are
-judged once, on the test split, whose labels they are never handed.
+judged once, on the test split, whose labels they are never handed. Where settings are still being chosen, they are
+judged on the validation part of the training split instead, and both halves are of what the network learnt from.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from privatenet.audit.errors import AuditError
 from privatenet.audit.features import Array, Features
 from privatenet.data_shards.manifest import Split
 from privatenet.data_shards.plan import Rows, validation_mask
+from privatenet.distributed.faces import Faces
 
 SALT = "attackers/"
 LEAST_FITTING = 20
@@ -24,11 +26,12 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Parts:
-    """Rows of the training split to fit and to tune on, and of the test split to be judged on."""
+    """Rows of the training split to fit and to tune on, and of `split` to be judged on."""
 
     fitting: Rows
     tuning: Rows
     testing: Rows
+    split: str = "test"
 
 
 @dataclass(frozen=True)
@@ -59,32 +62,45 @@ class Representation:
 
 def split_parts(train: Split, test: Split) -> Parts:
     """Halve the training split by the hash of the samples' names, every class of the target alike."""
-    target = train.labels[:, train.schema.names.index(train.schema.target)]
-    tuning = validation_mask(train.names, target, 0.5, SALT)
+    tuning = validation_mask(train.names, _target(train), 0.5, SALT)
     return Parts(np.flatnonzero(~tuning), np.flatnonzero(tuning), np.arange(len(test)))
 
 
-def known_parts(parts: Parts, train: Split, test: Split, attribute: str) -> tuple[Parts, Labels, Labels, Labels]:
+def validation_parts(train: Split, held_out: npt.NDArray[np.bool_]) -> Parts:
+    """Halve what the network learnt from, to be judged on the rows that it did not: the test split stays unseen."""
+    tuning = validation_mask(train.names, _target(train), 0.5, SALT)
+    return Parts(
+        np.flatnonzero(~tuning & ~held_out), np.flatnonzero(tuning & ~held_out), np.flatnonzero(held_out), "train"
+    )
+
+
+def judging_split(parts: Parts, faces: Faces) -> Split:
+    """The split whose rows `parts.testing` are."""
+    return {"train": faces.train, "test": faces.test}[parts.split]
+
+
+def known_parts(parts: Parts, faces: Faces, attribute: str) -> tuple[Parts, Labels, Labels, Labels]:
     """The samples of `parts` whose `attribute` is known, and its labels in the three parts.
 
     Raises `AuditError` where there are too few to fit or to judge an attacker, or all are of one class.
     """
-    column = train.schema.names.index(attribute)
-    learnt, judged = train.labels[:, column], test.labels[:, column]
+    column = faces.schema.names.index(attribute)
+    learnt, judged = (split.labels[:, column] for split in (faces.train, judging_split(parts, faces)))
     known = Parts(
         parts.fitting[learnt[parts.fitting] >= 0],
         parts.tuning[learnt[parts.tuning] >= 0],
         parts.testing[judged[parts.testing] >= 0],
+        parts.split,
     )
     labels = learnt[known.fitting], learnt[known.tuning], judged[known.testing]
     for name, values in zip(("fitting", "tuning", "testing"), labels, strict=True):
         if len(values) < LEAST_FITTING:
             raise AuditError(
                 f"{attribute}: {len(values)} samples for {name} attackers, accepted: {LEAST_FITTING} or more; "
-                f"the training split is halved between fitting and tuning, the test split is for testing"
+                f"the training split is halved between fitting and tuning, the {parts.split} split is for testing"
             )
         if len(np.unique(values)) < 2:
-            name_of = train.schema.attribute(attribute).classes[int(values[0])]
+            name_of = faces.schema.attribute(attribute).classes[int(values[0])]
             raise AuditError(
                 f"{attribute}: all {len(values)} samples for {name} are {name_of!r}: nothing to tell apart"
             )
@@ -99,7 +115,7 @@ def representations(features: Features, tap: str, parts: Parts, components: int,
     `components` numbers are reduced to that many principal components, by a randomised decomposition of the fitting
     samples (Halko, Martinsson and Tropp, 2011).
     """
-    train, test = features.array("train", tap), features.array("test", tap)
+    train, test = features.array("train", tap), features.array(parts.split, tap)
     raw = train[parts.fitting], train[parts.tuning], test[parts.testing]
     shape = features.shapes[tap]
     yield Representation(
@@ -110,6 +126,11 @@ def representations(features: Features, tap: str, parts: Parts, components: int,
     if len(shape) == 3:
         means = tuple(part.mean(axis=(2, 3)) for part in raw)
         yield from _principal(("channels",), means, components, seed, f"the {shape[0]} channels' means, ")
+
+
+def _target(split: Split) -> Labels:
+    labels: Labels = split.labels[:, split.schema.names.index(split.schema.target)]
+    return labels
 
 
 def _principal(

@@ -86,6 +86,7 @@ def _main(argv: list[str]) -> int:
 
     try:
         data = replace(DataConfig(**trained["data"]), **({"shards": values["shards"]} if values["shards"] else {}))
+        data = replace(data, cache=data.cache if Path(data.cache).is_dir() else "")
         faces = Faces(data, ranks)
         wanted = check(config, source, faces)
         for attribute in limits:
@@ -155,15 +156,16 @@ def _report(
 
 
 def _track(findings: Findings, folder: Path, config: TrackingConfig, settings: dict[str, object]) -> None:
+    from privatenet.audit.glance import figures
     from privatenet.distributed.track import Tracker
 
     (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     tracker = Tracker(config, folder, "audit", settings, print)
     for leak in findings.audited.leaks:
         best = leak.headline
-        figures = {"accuracy": best.accuracy, "excess": best.excess, "auc": best.auc, "bits": best.bits}
-        tracker.log({f"{leak.tap}-{leak.attribute}/{name}": figure.value for name, figure in figures.items()}, 0)
-    tracker.log({"utility": findings.audited.utility.value}, 0)
+        measures = {"accuracy": best.accuracy, "auc": best.auc, "bits": best.bits}
+        tracker.log({f"test/{leak.tap}-{leak.attribute}/{name}": e.value for name, e in measures.items()}, 0)
+    tracker.log(figures(findings.audited.utility, findings.audited.leaks, "test"), 0)
     tracker.artifacts(folder / REPORT)
     tracker.finish(findings.audited.sha256, None, 0)
 

@@ -3,6 +3,8 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +75,7 @@ def test_the_report_is_whole_and_in_mlflow(audited: Findings, run: Path) -> None
         experiment_names=["privatenet"], filter_string="tags.stage = 'audit'", output_format="list"
     )
     leak = audited.audited.leaks[0]
-    assert found.data.metrics["backbone-gender/excess"] == pytest.approx(leak.headline.excess.value)
+    assert found.data.metrics["test/backbone-gender/excess"] == pytest.approx(leak.headline.excess.value)
     assert found.data.tags["checkpoint.sha256"] == audited.audited.sha256
     paths = {item.path for item in mlflow.MlflowClient().list_artifacts(found.info.run_id, "report")}
     assert {"report/report.html", "report/audit.json", "report/model_card.md"} <= paths
@@ -235,13 +237,14 @@ def test_too_few_samples_and_a_single_class_are_refused(
     state = json.loads((run / "private" / "final" / "state.json").read_text())
     shards = Path(state["config"]["data"]["shards"])
     train, test = open_split(shards, "train"), open_split(shards, "test")
+    faces: Any = SimpleNamespace(train=train, test=test, schema=train.schema)
     parts = split_parts(train, test)
     assert not set(parts.fitting) & set(parts.tuning)
     assert len(parts.fitting) + len(parts.tuning) == len(train)
     column = train.schema.names.index("gender")
     test.labels[:, column] = 0
     with pytest.raises(AuditError, match="gender: all 40 samples for testing are 'male': nothing to tell apart"):
-        known_parts(parts, train, test, "gender")
+        known_parts(parts, faces, "gender")
     train.labels[parts.fitting[5:], column] = -1
     with pytest.raises(AuditError, match="gender: 5 samples for fitting attackers, accepted: 20 or more"):
-        known_parts(parts, train, test, "gender")
+        known_parts(parts, faces, "gender")

@@ -13,9 +13,10 @@ from rich.console import Console
 
 from privatenet.audit.card import write_card
 from privatenet.audit.errors import AuditError
-from privatenet.audit.figures import LambdaPoint, Point, describe_confusion, front, lambda_curves, to_svg
+from privatenet.audit.figures import LambdaPoint, Point, describe_confusion, lambda_curves, to_svg
 from privatenet.audit.findings import Estimate, Findings, Leak
 from privatenet.audit.page import write_report
+from privatenet.audit.pareto import front
 from privatenet.audit.tables import (
     attacks_table,
     controls_table,
