@@ -24,7 +24,7 @@ lint: $(VENV)/installed build/types/privatenet
 # Types are checked through links, as checkers do not follow the mapping of folders to the namespace.
 build/types/privatenet:
 	mkdir -p $@
-	for room in data_shards models distributed audit launch; do ln -sfn ../../../$$room $@/$$room; done
+	for room in data_shards models distributed audit tune launch; do ln -sfn ../../../$$room $@/$$room; done
 
 $(VENV)/installed: setup.cfg constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "privatenet needs Python 3.11 or newer: make PYTHON=python3.12")'

@@ -15,6 +15,9 @@ COMMANDS = {
         "privatenet.launch.commands.reproduce",
         "train and measure all that the paper reports, beside its figures",
     ),
+    "sweep": ("privatenet.launch.commands.sweep", "search the settings that give most utility for least leakage"),
+    "compare": ("privatenet.launch.commands.compare", "set networks of many runs beside each other, and register one"),
+    "send": ("privatenet.launch.commands.send", "tell MLflow what it was not told while its server was away"),
     "doctor": ("privatenet.launch.commands.doctor", "tell what this machine offers, what is missing and what to type"),
 }
 
@@ -35,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"privatenet: error: there is no command {name!r}: accepted are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     module = importlib.import_module(COMMANDS[name][0])
-    if name in ("shards", "run", "reproduce"):
+    if name not in ("train", "audit", "doctor"):
         from privatenet.launch.exits import guarded
 
         return guarded(lambda: module.main(arguments[1:]))

@@ -67,13 +67,17 @@ def with_ready_configs(arguments: list[str]) -> list[str]:
     return out
 
 
+def ready_configs(kind: str = "") -> list[str]:
+    """Names of the ready configurations: of runs or, with `sweep`, of sweeps."""
+    return sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name.startswith("sweep") == (kind == "sweep"))
+
+
 def _ready(name: str) -> str:
     if Path(name).is_file():
         return name
     if (CONFIGS / name).is_file():
         return str(CONFIGS / name)
-    ready = ", ".join(sorted(path.name for path in CONFIGS.glob("*.yaml")))
-    raise ConfigError(f"--config {name}: no such file; ready ones are {ready}")
+    raise ConfigError(f"--config {name}: no such file; ready ones are {', '.join(ready_configs(name[:5]))}")
 
 
 def _train(config: Config, stage: str, wanted: ReproduceConfig) -> int:

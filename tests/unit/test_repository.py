@@ -15,15 +15,18 @@ ALLOWED = {
     "models": {"models"},
     "distributed": {"distributed", "models", "data_shards"},
     "audit": {"audit", "distributed", "models", "data_shards"},
-    "launch": {"launch", "audit", "distributed", "models", "data_shards"},
+    "tune": {"tune", "audit", "distributed", "models", "data_shards"},
+    "launch": {"launch", "tune", "audit", "distributed", "models", "data_shards"},
 }
 OWNERS = {
     "deepspeed": {"distributed/engine.py"},
-    "mlflow": {"distributed/track.py"},
+    "mlflow": {"distributed/track.py", "distributed/runs.py"},
     "webdataset": {"data_shards/"},
     "sklearn": {"audit/"},
     "matplotlib": {"audit/figures.py"},
     "ray": {"tune/"},
+    "optuna": {"tune/"},
+    "plotly": {"tune/charts.py"},
 }
 
 pytestmark = pytest.mark.skipif(not (ROOT / "setup.cfg").is_file(), reason="needs the source tree")

@@ -1,0 +1,85 @@
+"""`privatenet compare`: networks of many runs by utility and leakage, and the one to keep as a registered model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from privatenet.distributed.config import ConfigError
+from privatenet.distributed.outbox import read_sent
+
+if TYPE_CHECKING:
+    from privatenet.distributed.runs import TrackedRun
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare the runs that `argv` names and, if asked, register one; returns the exit code."""
+    try:
+        values = parser().parse_args(argv)
+    except ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    if values.pick != "knee" and not values.register:
+        raise ConfigError("pick: is for a model to register: give --register NAME, too")
+    folder = Path(values.output)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output: {folder} is no folder")
+    # Torch and matplotlib take seconds to import: not before the arguments are known to be good.
+    from privatenet.distributed.runs import find_runs
+    from privatenet.tune.compare import compare, pick
+
+    runs, stores = {}, {}
+    for name in values.runs:
+        sent = read_sent(Path(name))
+        for run in find_runs(values["tracking.uri"], [name]):
+            runs[run.run_id], stores[run.run_id] = run, sent.uri if sent else values["tracking.uri"]
+    found = compare(list(runs.values()), folder, values.leak, ", ".join(dict.fromkeys(stores.values())))
+    print(f"page     {folder / 'compare.html'}\ntable    {folder / 'front.csv'}\nchart    {folder / 'front.png'}")
+    if values.register:
+        chosen = pick(found, values.pick).run_id
+        _register(stores[chosen], runs[chosen], values.register, values.alias)
+    return 0
+
+
+def parser() -> ArgumentParser:
+    built = ArgumentParser(
+        prog="privatenet compare",
+        description="Set networks beside each other by utility and leakage: which are worth choosing from, where the "
+        "trade-off turns, and which settings matter. Leaves a page, a table and a picture.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    built.add_argument(
+        "runs", nargs="+", metavar="RUN", help="MLflow experiments, ids of runs, or folders of runs or sweeps."
+    )
+    built.add_argument(
+        "--tracking.uri", "--uri", default="", type=str, help="MLflow server or store; a folder brings its own."
+    )
+    built.add_argument("--output", default="compare", type=str, help="Folder of what is written.")
+    built.add_argument(
+        "--leak",
+        default="",
+        type=str,
+        help="Tap-attribute pair to judge by, such as backbone-gender; empty: the worst.",
+    )
+    built.add_argument("--register", default="", type=str, help="Name of the MLflow model to register one network as.")
+    built.add_argument("--pick", default="knee", type=str, help="Which one: knee, or its number in the table.")
+    built.add_argument("--alias", default="chosen", type=str, help="Alias of the registered version.")
+    return built
+
+
+def _register(uri: str, run: "TrackedRun", name: str, alias: str) -> None:
+    """Register the network of a run, whose checkpoint is on this machine, and say how to load it."""
+    from privatenet.distributed import checkpoint
+    from privatenet.distributed.runs import register
+    from privatenet.distributed.stages import load_network
+    from privatenet.tune.compare import without_password
+
+    folder = run.tags.get("checkpoint")
+    if not folder:
+        raise ConfigError(f"register: run {run.run_id} ({run.name}) says nothing of a checkpoint")
+    network = load_network(checkpoint.load(Path(folder)))
+    version = register(uri, run, name, alias, network, network.spec.image_size)
+    print(f"model    {name}, version {version}, alias {alias}: {run.name}")
+    print(f"store    {without_password(uri)}")
+    print(f'load it  mlflow.pytorch.load_model("models:/{name}@{alias}")')

@@ -1,0 +1,188 @@
+"""The search space, as pure functions: what a trial may be, a point, and what settings follow from it."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from privatenet.data_shards.schema import Schema
+from privatenet.distributed.config import Config, ConfigError, check_config
+from privatenet.models.adversary import Pair
+from privatenet.models.backbones import BACKBONES
+from privatenet.models.network import NetworkSpec
+from privatenet.models.objectives import OBJECTIVES
+from privatenet.tune.settings import Range, SearchConfig, SpaceConfig
+
+Point = dict[str, Any]
+Dimension = Range | list[Any]
+
+KEYS = ("lambda", "objective", "prior", "known", "taps", "attributes", "backbone", "lr", "seed")
+
+
+def dimensions(space: SpaceConfig) -> dict[str, Dimension]:
+    """What varies, in a fixed order, under the names that a person writes."""
+    every = {name: getattr(space, "lambda_" if name == "lambda" else name) for name in KEYS}
+    return {name: values for name, values in every.items() if values is not None}
+
+
+def check_space(space: SpaceConfig, search: SearchConfig, config: Config, schema: Schema) -> None:
+    """Raise `ConfigError` for the first thing that no trial could use."""
+    varied = dimensions(space)
+    if not varied:
+        raise ConfigError(f"space: nothing varies; accepted are {', '.join(KEYS)}")
+    for name, values in varied.items():
+        _check_values(f"space.{name}", values)
+    accepted: dict[str, Any] = {
+        "objective": OBJECTIVES,
+        "prior": ("uniform", "class"),
+        "known": ("frozen", "alternating"),
+        "backbone": BACKBONES,
+    }
+    for name, known in accepted.items():
+        _accept(f"space.{name}", _ends(varied.get(name, [])), known)
+    has = NetworkSpec(head=config.model.head).taps
+    for key, values in (("space.taps", _parts(varied.get("taps", []))), ("search.taps", search.taps)):
+        _accept(key, values, has)
+    for key, values in (
+        ("space.attributes", _parts(varied.get("attributes", []))),
+        ("search.attributes", search.attributes),
+    ):
+        _accept(key, values, schema.private)
+    for value in _ends(varied.get("lambda", [])):
+        if not 0 <= value <= 1:
+            raise ConfigError(f"space.lambda: {value:g} is not accepted: they are numbers from 0 to 1")
+    for value in _ends(varied.get("lr", [])):
+        if not value > 0:
+            raise ConfigError(f"space.lr: {value:g} is not accepted: they are numbers above 0")
+    objectives = _ends(varied.get("objective", [config.protect.objective]))
+    if "prior" in varied and not any(applies("prior", {"objective": name}, config) for name in objectives):
+        raise ConfigError("space.prior: only the objective confusion has one, and no trial has that objective")
+    if "backbone" in varied and config.protect.start != "target":
+        raise ConfigError(
+            "space.backbone: protect.start names one network, which has one backbone: leave one of them out"
+        )
+    ranges = [name for name, values in varied.items() if isinstance(values, Range)]
+    if search.algorithm == "grid" and ranges:
+        raise ConfigError(
+            f"space.{ranges[0]}: a grid needs a list, such as [0.3, 0.6]; or choose another search.algorithm"
+        )
+    check_config(settings(next(corners(space, config)), config))
+
+
+def check_search(search: SearchConfig, config: Config) -> None:
+    """Raise `ConfigError` for the first impossible value."""
+    least = {"trials": 1, "concurrent": 0, "grace": 1, "measure_every": 0, "retries": 0}
+    for name, low in least.items():
+        if getattr(search, name) < low:
+            raise ConfigError(f"search.{name} is {getattr(search, name)}: accepted are numbers of at least {low}")
+    if search.stop_early and search.goal == "front":
+        raise ConfigError("search.stop_early needs a single goal: set search.goal to utility, leakage or score")
+    if search.stop_early and search.goal != "utility" and not search.measure_every:
+        raise ConfigError(
+            f"search.stop_early by {search.goal} needs it measured on the way: set search.measure_every, to 1 say"
+        )
+    if search.stop_early and search.grace > config.private.epochs:
+        raise ConfigError(
+            f"search.grace is {search.grace}: a trial has {config.private.epochs} epochs (private.epochs)"
+        )
+
+
+def applies(name: str, point: Mapping[str, Any], config: Config) -> bool:
+    """Whether a key means anything beside what the point has chosen already."""
+    return name != "prior" or point.get("objective", config.protect.objective) == "confusion"
+
+
+def suggest(space: SpaceConfig, config: Config, trial: Any) -> None:
+    """Let an Optuna trial choose a point, key by key."""
+    chosen: Point = {}
+    for name, values in dimensions(space).items():
+        if not applies(name, chosen, config):
+            continue
+        if isinstance(values, Range):
+            chosen[name] = trial.suggest_float(name, values.low, values.high, log=values.log)
+        else:
+            chosen[name] = trial.suggest_categorical(name, values)
+
+
+def corners(space: SpaceConfig, config: Config) -> Iterator[Point]:
+    """Every combination of lists and of the ends of ranges, once each."""
+    varied = dimensions(space)
+    seen = set()
+    for values in itertools.product(*(_ends(dimension) for dimension in varied.values())):
+        point = dict(zip(varied, values, strict=True))
+        point = {name: value for name, value in point.items() if applies(name, point, config)}
+        if (key := tuple(point.items())) not in seen:
+            seen.add(key)
+            yield point
+
+
+def settings(point: Mapping[str, Any], config: Config) -> Config:
+    """The run's settings with what the point chose; the pairs of chosen taps and attributes share a weight of 1."""
+    protect = replace(config.protect, pairs=_pairs(point, config))
+    for name in ("objective", "prior", "known"):
+        protect = replace(protect, **{name: point[name]}) if name in point else protect
+    protect = replace(protect, lambda_=point.get("lambda", protect.lambda_))
+    private = replace(config.private, lr=point.get("lr", config.private.lr))
+    model = replace(config.model, backbone=point.get("backbone", config.model.backbone))
+    return replace(config, protect=protect, private=private, model=model, seed=point.get("seed", config.seed))
+
+
+def backbones(space: SpaceConfig, config: Config) -> list[str]:
+    return list(space.backbone or [config.model.backbone])
+
+
+def protected(space: SpaceConfig, config: Config) -> list[str]:
+    """Every tap-attribute pair that some trial may protect."""
+    return list(dict.fromkeys(pair for point in corners(space, config) for pair in _pairs(point, config)))
+
+
+def watched(space: SpaceConfig, search: SearchConfig, config: Config) -> tuple[list[str], list[str]]:
+    """The taps that every trial is looked at, and the attributes that attackers are after."""
+    pairs = [Pair.parse(name) for name in protected(space, config)]
+    taps = search.taps or list(dict.fromkeys(pair.tap for pair in pairs))
+    return taps, search.attributes or list(dict.fromkeys(pair.attribute for pair in pairs))
+
+
+def describe(point: Mapping[str, Any]) -> str:
+    """A point in a few words: `lambda 0.35, confusion, backbone+arm`."""
+    named = {"lambda": "lambda {:.3g}", "lr": "lr {:.2g}", "seed": "seed {}"}
+    return ", ".join(named.get(name, "{}").format(value) for name, value in point.items())
+
+
+def _pairs(point: Mapping[str, Any], config: Config) -> dict[str, float]:
+    if "taps" not in point and "attributes" not in point:
+        return config.protect.pairs
+    own = [Pair.parse(name) for name in config.protect.pairs]
+    taps = _parts([point["taps"]]) if "taps" in point else list(dict.fromkeys(pair.tap for pair in own))
+    attributes = (
+        _parts([point["attributes"]]) if "attributes" in point else list(dict.fromkeys(pair.attribute for pair in own))
+    )
+    names = [Pair(tap, attribute).name for attribute in attributes for tap in taps]
+    return {name: round(1 / len(names), 6) for name in names}
+
+
+def _parts(values: Any) -> list[str]:
+    """What is joined by plus signs, once each."""
+    return list(dict.fromkeys(part.strip() for value in values for part in value.split("+")))
+
+
+def _ends(values: Dimension) -> list[Any]:
+    return [values.low, values.high] if isinstance(values, Range) else values
+
+
+def _check_values(key: str, values: Dimension) -> None:
+    if isinstance(values, Range):
+        if not values.low < values.high:
+            raise ConfigError(f"{key}: from {values.low:g} to {values.high:g} there is nothing; low must be below high")
+        if values.log and values.low <= 0:
+            raise ConfigError(f"{key}: low is {values.low:g}: with log, accepted are numbers above 0")
+    elif not values:
+        raise ConfigError(f"{key} is empty: give values, or leave the key out")
+    elif len(set(values)) < len(values):
+        raise ConfigError(f"{key} names a value twice: {', '.join(map(str, values))}")
+
+
+def _accept(key: str, values: Any, accepted: Any) -> None:
+    for value in values:
+        if value not in accepted:
+            raise ConfigError(f"{key}: {value!r} is not accepted: they are {', '.join(accepted) or 'none'}")
