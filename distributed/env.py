@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from threadpoolctl import threadpool_limits
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ def join(place: Place | None = None) -> Ranks:
     if cuda:
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(place.threads if place and place.threads else max(1, num_cores() // local_world_size))
+        threads = place.threads if place and place.threads else max(1, num_cores() // local_world_size)
+        torch.set_num_threads(threads)
+        threadpool_limits(threads)  # of NumPy's and scikit-learn's libraries
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what DeepSpeed would find out, with a warning
     if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=world_size)

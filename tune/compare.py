@@ -232,7 +232,7 @@ def print_comparison(found: Comparison, console: Console | None = None) -> None:
         table.add_row(str(place + 1), found.mark(place), Text(described(candidate)), *figures)
     console.print(table)
     for candidate in found.failed:
-        console.print(Text(f"failed: {candidate.name} ({described(candidate)}): {candidate.reason}"))
+        console.print(Text(f"without figures: {candidate.name} ({described(candidate)}): {candidate.reason}"))
     console.print(Text(f"* on the front: nothing is as useful and leaks less. K: its knee. {ORDER}"))
     console.print(Text(LEAKAGE))
     for note in found.notes:

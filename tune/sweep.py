@@ -6,9 +6,9 @@ output/front/<trial>/        chosen networks with their reports
 output/compare/              the front as table, page and picture
 """
 
-import logging
 import os
 import shutil
+import signal
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # our own screen instead
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own records instead
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # leakage is not measured after every epoch
-    "TUNE_GLOBAL_CHECKPOINT_S": "5",
+    "TUNE_GLOBAL_CHECKPOINT_S": "2",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 STOPPED = "stopped early, as others did better"
@@ -112,6 +112,7 @@ def sweep(wanted: Sweep) -> list[TrackedRun]:
     stop.
     """
     output = Path(wanted.config.output).resolve()
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # which Tune ends in order at
     with _cluster(wanted.where), parent_run(wanted.config.tracking, output, "sweep") as tracking:
         config = replace(wanted.config, output=str(output), tracking=tracking)
         taps, attributes = watched(wanted.space, wanted.search, config)
@@ -153,23 +154,29 @@ def choose(finished: Sequence[Ended], goal: str) -> list[Ended]:
     return sorted(finished, key=lambda e: sign * e.figures[goal], reverse=True)[:1]
 
 
-def share(totals: Mapping[str, float], where: RayConfig, wanted: int, limit: int) -> tuple[Workers, int]:
+def share(machines: Sequence[Mapping[str, float]], where: RayConfig, wanted: int, limit: int) -> tuple[Workers, int]:
     """The ranks of each of `wanted` trials, and how many trials run at a time: no more than `limit`, if that is not 0.
 
-    Without GPUs the cores are shared out, so that threads of trials do not fight for them. Raises `ConfigError` where
-    not even one trial fits.
+    `machines` are Ray's resources of each; a trial is on one of them. Unless `where` says otherwise, a rank has one
+    GPU, and a machine's cores are shared out among its trials, so that their threads do not fight. Raises `ConfigError`
+    where not even one trial fits.
     """
-    cores, cards = int(totals.get("CPU", 1)), totals.get("GPU", 0.0)
-    gpus = where.gpus if where.gpus >= 0 else min(1.0, cards)
-    fit = cards / (gpus * where.workers) if gpus else cores / (max(1, where.cpus) * where.workers)
-    at_once = max(1, min(wanted, limit or wanted, int(fit)))
-    cpus = where.cpus or max(1, cores // (at_once * where.workers))
-    if cpus * where.workers > cores or gpus * where.workers > cards:
+    most = max((machine.get("GPU", 0.0) for machine in machines), default=0.0)
+    gpus, ranks = where.gpus if where.gpus >= 0 else min(1.0, most), where.workers
+    room = []
+    for machine in machines:
+        cores, cards = int(machine.get("CPU", 0)), machine.get("GPU", 0.0)
+        fit = cores // (max(1, where.cpus) * ranks)
+        room.append((cores, min(fit, int(cards / (gpus * ranks))) if gpus else fit))
+    places = sum(fit for _, fit in room)
+    if not places:
+        shown = ", ".join(f"{m.get('CPU', 0):g} cores and {m.get('GPU', 0):g} GPUs" for m in machines)
         raise ConfigError(
-            f"ray.workers {where.workers} of {cpus} cores and {gpus:g} GPUs each do not fit: there are {cores} cores "
-            f"and {cards:g} GPUs"
+            f"ray.workers {ranks} of {max(1, where.cpus)} cores and {gpus:g} GPUs each fit on no machine of {shown}"
         )
-    return Workers(where.workers, cpus, gpus), at_once
+    at_once = min(wanted, limit or wanted, places)
+    cpus = where.cpus or min(cores // (min(fit, at_once) * ranks) for cores, fit in room if fit)
+    return Workers(ranks, cpus, gpus), at_once
 
 
 def _phase(
@@ -180,45 +187,46 @@ def _phase(
     if points is None and search.algorithm == "grid":
         points = list(corners(wanted.space, config))
     total = len(points) if points else search.trials
-    workers, at_once = share(ray.cluster_resources(), wanted.where, total, search.concurrent)
+    workers, at_once = share(_machines(), wanted.where, total, search.concurrent)
     function = tune.with_parameters(function, plan=replace(plan, workers=workers))
     function = tune.with_resources(function, workers.reservation)
     filesystem, root = _storage(wanted)
-    folder = f"{root}/{name}"
     with Screen(name, total, at_once, wanted.quiet) as screen:
-        if tune.Tuner.can_restore(folder, storage_filesystem=filesystem):
-            tuner = tune.Tuner.restore(folder, trainable=function, storage_filesystem=filesystem)
+        if tune.Tuner.can_restore(f"{root}/{name}", storage_filesystem=filesystem):
+            tuner = tune.Tuner.restore(f"{root}/{name}", trainable=function, storage_filesystem=filesystem)
         else:
-            single = name == "trials" and search.stop_early
-            tuner = tune.Tuner(
-                function,
-                param_space={"point": tune.grid_search(points)} if points else {},
-                tune_config=tune.TuneConfig(
-                    num_samples=1 if points else total,
-                    max_concurrent_trials=at_once,
-                    search_alg=None if points else _searcher(search, wanted.space, config),
-                    scheduler=_early_stopping(search, config) if single else None,
-                    trial_name_creator=_trial_name,
-                    trial_dirname_creator=_trial_name,
-                ),
-                run_config=tune.RunConfig(
-                    name=name,
-                    storage_path=root,
-                    storage_filesystem=filesystem,
-                    failure_config=tune.FailureConfig(max_failures=search.retries),
-                    checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-                    callbacks=[Events()],
-                    verbose=0,
-                ),
+            kept = tune.RunConfig(
+                name=name,
+                storage_path=root,
+                storage_filesystem=filesystem,
+                failure_config=tune.FailureConfig(max_failures=search.retries),
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+                callbacks=[Events()],
+                verbose=0,
             )
-        results = tuner.fit()
-        ended = [_ended(result) for result in results]
+            space = {"point": tune.grid_search(points)} if points else {}
+            how = _search(name, bool(points), total, at_once, wanted)
+            tuner = tune.Tuner(function, param_space=space, tune_config=how, run_config=kept)
+        tuner.fit()
+        ended = [_ended(trial) for trial in screen.trials]
         if len(ended) < total or any(not e.finished and not e.reason for e in ended):
-            raise Interrupted(f"{name} of the sweep in {config.output}; the same command with --resume goes on")
-        screen.say(
-            f"{name}: {sum(e.finished for e in ended)} done, {sum(bool(e.reason) for e in ended)} without a result"
-        )
+            raise Interrupted(f"the sweep in {config.output}; the same command with --resume goes on")
+        done = sum(e.finished for e in ended)
+        screen.say(f"{name}: {done} done, {len(ended) - done} without a result")
     return ended
+
+
+def _search(name: str, listed: bool, total: int, at_once: int, wanted: Sweep) -> tune.TuneConfig:
+    """How Tune comes by the trials of a phase: they are listed, or a searcher proposes `total` of them."""
+    early = name == "trials" and wanted.search.stop_early
+    return tune.TuneConfig(
+        num_samples=1 if listed else total,
+        max_concurrent_trials=at_once,
+        search_alg=None if listed else _searcher(wanted.search, wanted.space, wanted.config),
+        scheduler=_early_stopping(wanted.search, wanted.config) if early else None,
+        trial_name_creator=_trial_name,
+        trial_dirname_creator=_trial_name,
+    )
 
 
 def _searcher(search: SearchConfig, space: SpaceConfig, config: Config) -> OptunaSearch:
@@ -250,14 +258,15 @@ def _early_stopping(search: SearchConfig, config: Config) -> ASHAScheduler:
     )
 
 
-def _ended(result: Any) -> Ended:
-    told = result.metrics or {}
-    point = point_of(result.config)
-    trial = Path(result.path).name
+def _ended(trial: Any) -> Ended:
+    """What one of Tune's trials came to; neither finished nor with a reason where it is still to go on."""
+    told = trial.last_result or {}
     figures = {name: float(told[name]) for name in told if name in GOALS or name.startswith(("validation/", "test/"))}
-    whole = "validation/utility" in figures or "test/utility" in figures
-    reason = "" if whole else reason_of(result.error) if result.error else STOPPED if told.get("done") else ""
-    return Ended(trial, point, figures if whole else {}, result.checkpoint, reason)
+    error = trial.get_error() if trial.status == "ERROR" else None
+    reason = reason_of(error) if error else STOPPED if trial.status == "TERMINATED" else ""
+    whole = not error and not {"validation/utility", "test/utility"}.isdisjoint(figures)
+    point = point_of(trial.config)
+    return Ended(trial.trial_id, point, figures if whole else {}, trial.checkpoint, "" if whole else reason)
 
 
 def _run(
@@ -319,6 +328,10 @@ def _identity(wanted: Sweep) -> dict[str, Any]:
     return {**config, "space": {key: value for key, value in space.items() if value is not None}, "search": search}
 
 
+def _machines() -> list[Mapping[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
 def _storage(wanted: Sweep) -> tuple[pyarrow.fs.FileSystem | None, str]:
     """The file system of trials and their checkpoints, by fsspec where it is a URL, and the folder in it."""
     if "://" not in wanted.where.storage:
@@ -331,17 +344,18 @@ def _storage(wanted: Sweep) -> tuple[pyarrow.fs.FileSystem | None, str]:
 def _cluster(where: RayConfig) -> Iterator[None]:
     """Within the block, Ray: a running cluster, or one on this machine that starts and stops with the block."""
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
-    logging.getLogger("ray").setLevel(logging.CRITICAL)  # what failed and why, the screen says
     with tempfile.TemporaryDirectory(prefix="privatenet-wheel-") as folder:
         runtime: dict[str, Any] = {"env_vars": IDLE_MUST_NOT_SPIN}
         if where.wheel:
             runtime["py_modules"] = _unpacked(Path(where.wheel), Path(folder))
         here: dict[str, Any] = {"num_cpus": num_cores(), "include_dashboard": where.dashboard}
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": runtime}
+        # What failed and why, the screen says.
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL", "runtime_env": runtime}
         try:
             ray.init(where.address or "local", **quiet, **({} if where.address else here))
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"ray.address {where.address or 'local'}: {reason_of(error)}") from error
+            hint = "; where it asks for a token, set RAY_AUTH_MODE=token here too" if where.address else ""
+            raise ConfigError(f"ray.address {where.address or 'local'}: {reason_of(error)}{hint}") from error
         try:
             yield
         finally:

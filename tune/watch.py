@@ -1,6 +1,7 @@
 """What a person sees of a sweep: a live table on a terminal, one line for whatever happens elsewhere."""
 
 import math
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -79,20 +80,21 @@ def table(title: str, rows: Sequence[Row], total: int, left: float) -> Table:
 
 
 def reason_of(error: BaseException) -> str:
-    """The last line of an error that says something."""
+    """The last line of an error that says something, without the module of the error's type."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return re.sub(r"^(?:\w+\.)+(?=\w+: )", "", lines[-1]) if lines else type(error).__name__
 
 
 @dataclass
 class Screen:
-    """Where a phase of a sweep is shown: `current` is the one that Tune's events go to."""
+    """Where a phase of a sweep is shown; Tune's events go to the `current` one. `trials` are what it ends with."""
 
     title: str
     total: int
     concurrent: int
     quiet: bool = False
     began: float = field(default_factory=time.monotonic)
+    trials: list[Any] = field(default_factory=list)
     current: ClassVar["Screen | None"] = None
 
     def __enter__(self) -> "Screen":
@@ -134,6 +136,10 @@ class Events(tune.Callback):  # type: ignore[misc]
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if Screen.current:
             Screen.current.show(trials)
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        if Screen.current:
+            Screen.current.trials = trials
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._event("starts", trial, trials)

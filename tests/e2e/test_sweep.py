@@ -206,7 +206,7 @@ def test_killed_workers_and_a_killed_driver_cost_an_epoch_and_no_run_is_there_tw
     first = Command(tmp_path)
     try:
         first.wait_for(lambda: len(list(state.glob("*/checkpoint_*"))) > 0)
-        workers = [p for p in first.process.children(recursive=True) if "train_private" in " ".join(p.cmdline())]
+        workers = [p for p in first.process.children(recursive=True) if "ImplicitFunc" in " ".join(p.cmdline())]
         assert workers
         workers[0].send_signal(signal.SIGKILL)
         first.wait_for(lambda: "is taken up again" in first.said)
@@ -236,6 +236,42 @@ def test_killed_workers_and_a_killed_driver_cost_an_epoch_and_no_run_is_there_tw
     with (output / "compare" / "front.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert sum(row["on_front"] == "True" for row in rows) >= 1
+
+
+def test_bad_trials_are_stopped_early_and_a_server_that_is_away_is_told_later(
+    faces: Path, mlflow_server: MlflowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = "{lambda: {low: 0.1, high: 0.9}, lr: {low: 1.0e-5, high: 1.0e-1, log: true}, known: [frozen, alternating]}"
+    search = "algorithm: random, trials: 5, goal: score, stop_early: true, measure_every: 1"
+    output = write_sweep(tmp_path, faces, mlflow_server.uri, "stopped", space, search)
+    command = Command(tmp_path)
+    try:
+        command.wait_for(lambda: "trials: 5 to do" in command.said)
+        mlflow_server.stop()
+        said = command.done()
+    finally:
+        command.end()
+        mlflow_server.start()
+    assert "stopped early" in said
+    assert cli.main(["send", str(output)]) == 0
+    assert "sent" in capsys.readouterr().out
+
+    runs = trials_of(find_runs(mlflow_server.uri, [str(output)]))
+    assert len(runs) == 5
+    stopped = [run for run in runs if run.status == "KILLED"]
+    assert stopped
+    for run in runs:
+        assert run.status in ("KILLED", "FINISHED")
+        assert ("stopped early" in run.tags.get("failure", "")) == (run in stopped)
+        assert steps(mlflow_server.uri, run, "train/loss") == ([1] if run in stopped else [1, 2])
+    tested = [run for run in runs if "test/leakage" in run.metrics]
+    assert len(tested) == 1, "with a single goal the best one is audited"
+    scores = {
+        run.run_id: run.metrics["validation/utility"] - run.metrics["validation/leakage"]
+        for run in runs
+        if run not in stopped
+    }
+    assert tested[0].run_id == max(scores, key=scores.__getitem__)
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def test_the_table_is_out_of_order() -> None:
 def test_the_printed_table_does_not_fit_or_hides_failures(written: tuple[Path, str]) -> None:
     said = written[1]
     assert max(map(len, said.splitlines())) <= 80
-    assert "failed: trial-diverged (lr 0.1): the loss is not finite" in said
+    assert "without figures: trial-diverged (lr 0.1): the loss is not finite" in said
     assert "…" not in said
     assert re.search(r"^ *2 +\*K +lambda 0.323", said, re.MULTILINE)
     assert "86.3 to 90.3   +18.9 to +22.9" in said

@@ -132,32 +132,41 @@ def test_a_grid_needs_lists() -> None:
         check_space(SpaceConfig(lambda_=Range(0.1, 0.2)), SearchConfig(algorithm="grid"), Config(), RAFDB_SCHEMA)
 
 
+LAPTOP = [{"CPU": 2.0}]
+NODE = {"CPU": 32.0, "GPU": 4.0}
+
+
 @pytest.mark.parametrize(
-    ("totals", "where", "limit", "expected"),
+    ("machines", "where", "limit", "expected"),
     [
-        ({"CPU": 2}, RayConfig(), 0, (1, 1, 0.0, 2)),
-        ({"CPU": 2}, RayConfig(), 1, (1, 2, 0.0, 1)),
-        ({"CPU": 64, "GPU": 8}, RayConfig(), 0, (1, 8, 1.0, 8)),
-        ({"CPU": 64, "GPU": 8}, RayConfig(workers=4), 0, (4, 8, 1.0, 2)),
-        ({"CPU": 64, "GPU": 2}, RayConfig(gpus=0.25), 0, (1, 8, 0.25, 8)),
-        ({"CPU": 16}, RayConfig(workers=2, cpus=4), 0, (2, 4, 0.0, 2)),
+        (LAPTOP, RayConfig(), 0, (1, 1, 0.0, 2)),
+        (LAPTOP, RayConfig(), 1, (1, 2, 0.0, 1)),
+        ([{"CPU": 64, "GPU": 8}], RayConfig(), 0, (1, 8, 1.0, 8)),
+        ([{"CPU": 64, "GPU": 8}], RayConfig(workers=4), 0, (4, 8, 1.0, 2)),
+        ([{"CPU": 64, "GPU": 2}], RayConfig(gpus=0.25), 0, (1, 8, 0.25, 8)),
+        ([{"CPU": 16}], RayConfig(workers=2, cpus=4), 0, (2, 4, 0.0, 2)),
+        ([NODE] * 4, RayConfig(), 0, (1, 8, 1.0, 16)),
+        ([NODE] * 4, RayConfig(), 1, (1, 32, 1.0, 1)),
+        ([{"CPU": 8.0}, NODE], RayConfig(), 0, (1, 8, 1.0, 4)),
+        ([{}, {"CPU": 2.0}], RayConfig(workers=2), 0, (2, 1, 0.0, 1)),
     ],
 )
 def test_cores_are_shared_out_so_that_trials_do_not_fight_for_them(
-    totals: dict[str, float], where: RayConfig, limit: int, expected: tuple[Any, ...]
+    machines: list[dict[str, float]], where: RayConfig, limit: int, expected: tuple[Any, ...]
 ) -> None:
     from privatenet.tune.sweep import share
 
-    workers, at_once = share(totals, where, 40, limit)
+    workers, at_once = share(machines, where, 40, limit)
     assert (workers.count, workers.cpus, workers.gpus, at_once) == expected
-    assert at_once * workers.count * workers.cpus <= totals["CPU"]
+    trial = workers.count * workers.cpus
+    assert at_once <= sum(machine.get("CPU", 0) // trial for machine in machines)
 
 
-def test_a_trial_that_does_not_fit_is_refused() -> None:
+def test_a_trial_that_fits_on_no_machine_is_refused() -> None:
     from privatenet.tune.sweep import share
 
-    with pytest.raises(ConfigError, match=r"ray\.workers 4 of 1 cores and 0 GPUs each do not fit: there are 2 cores"):
-        share({"CPU": 2}, RayConfig(workers=4), 8, 0)
+    with pytest.raises(ConfigError, match=r"ray\.workers 4 of 1 cores and 0 GPUs each fit on no machine of 2 cores"):
+        share([{"CPU": 2}, {"CPU": 2}], RayConfig(workers=4), 8, 0)
 
 
 @pytest.mark.parametrize("name", train.ready_configs("sweep"))
