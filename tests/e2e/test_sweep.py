@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,7 @@ from servers import MlflowServer, mlflow_server
 
 from privatenet.data_shards.synthetic import synthetic_source
 from privatenet.data_shards.writer import build
+from privatenet.distributed.env import free_port
 from privatenet.distributed.runs import TrackedRun, find_runs
 from privatenet.launch import cli
 
@@ -50,12 +52,13 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Command:
     """A sweep in a process of its own, and what it prints."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.log = folder / f"log-{time.monotonic_ns()}"
         command = [sys.executable, "-m", "privatenet.launch.cli", "sweep", "--config", str(folder / "sweep.yaml")]
-        plain = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "RANK", "RAY"))}
         with self.log.open("wb") as log:
-            self.process = psutil.Popen([*command, *arguments], env=plain, cwd=folder, stdout=log, stderr=log)
+            self.process = psutil.Popen(
+                [*command, *arguments], env=plain(**environment), cwd=folder, stdout=log, stderr=log
+            )
 
     @property
     def said(self) -> str:
@@ -76,9 +79,35 @@ class Command:
         return self.said
 
     def end(self) -> None:
-        if self.process.is_running():
-            for child in [*self.process.children(recursive=True), self.process]:
-                child.kill()
+        kill_all(self.process)
+
+
+def plain(**environment: str) -> dict[str, str]:
+    """The environment of a person who has set nothing of MLflow's, Ray's or a launcher's."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "RANK", "RAY"))}
+    return {**own, **environment}
+
+
+def kill_all(process: psutil.Process) -> None:
+    if process.is_running():
+        for one in [*process.children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+    process.wait(60)
+
+
+def start_node(python: str, arguments: list[str], folder: Path, environment: dict[str, str]) -> psutil.Process:
+    """`ray start`, and wait until it says that the node is there."""
+    log = folder / f"node-{time.monotonic_ns()}"
+    with log.open("wb") as stream:
+        command = [python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *arguments]
+        process = psutil.Popen(command, env=plain(**environment), cwd=folder, stdout=stream, stderr=stream)
+    for _ in range(1200):
+        if "Ray runtime started" in log.read_text():
+            return process
+        assert process.poll() is None, log.read_text()[-2000:]
+        time.sleep(0.1)
+    raise TimeoutError(log.read_text()[-2000:])
 
 
 def write_sweep(folder: Path, faces: Path, uri: str, experiment: str, space: str, search: str) -> Path:
@@ -303,20 +332,18 @@ def test_a_second_node_needs_only_the_wheel(
     (wheel,) = tmp_path.glob("*.whl")
     space = "{lambda: [0.2, 0.8], taps: [backbone]}"
     output = write_sweep(tmp_path, faces, mlflow_server.uri, "nodes", space, "algorithm: grid")
-    from privatenet.distributed.env import free_port
-
-    port = free_port()
-    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "RANK", "RAY"))}
-    ray = ["-m", "ray.scripts.scripts"]
-    head = ["start", "--head", "--port", str(port), "--num-cpus", "0", "--include-dashboard", "false"]
-    node = ["start", "--address", f"127.0.0.1:{port}", "--num-cpus", "2"]
+    address = f"127.0.0.1:{free_port()}"
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
+    head = ["--head", "--port", address.partition(":")[2], "--num-cpus", "0", "--include-dashboard", "false"]
+    nodes = []
     try:
-        subprocess.run([sys.executable, *ray, *head], check=True, capture_output=True, env=plain, cwd=tmp_path)
-        subprocess.run([str(bare_python), *ray, *node], check=True, capture_output=True, env=plain, cwd=tmp_path)
-        where = ["--ray.address", f"127.0.0.1:{port}", "--ray.wheel", str(wheel)]
-        said = Command(tmp_path, *where, "--ray.storage", f"file://{tmp_path / 'storage'}", "--ray.workers", "2").done()
+        for python, arguments in ((sys.executable, head), (bare_python, ["--address", address, "--num-cpus", "2"])):
+            nodes.append(start_node(str(python), arguments, tmp_path, token))
+        where = ["--ray.address", address, "--ray.wheel", str(wheel), "--ray.workers", "2"]
+        said = Command(tmp_path, *where, "--ray.storage", f"file://{tmp_path / 'storage'}", **token).done()
     finally:
-        subprocess.run([sys.executable, *ray, "stop", "--force"], capture_output=True, env=plain)
+        for node in nodes:
+            kill_all(node)
     assert "trials: 2 done" in said
     assert {run.status for run in find_runs(mlflow_server.uri, [str(output)])} == {"FINISHED"}
     assert list((tmp_path / "storage" / "trials").glob("*/checkpoint_*"))
