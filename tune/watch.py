@@ -63,10 +63,10 @@ def seconds_left(rows: Sequence[Row], total: int, concurrent: int) -> float:
 def table(title: str, rows: Sequence[Row], total: int, left: float) -> Table:
     """At most 80 columns: what runs, then the newest of what has ended; the caption counts all."""
     count = {word: sum(row.status == word for row in rows) for word in ("done", "running", "failed")}
-    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, width=79)
-    shown.add_column("trial", no_wrap=True, overflow="ellipsis", ratio=1)
-    for heading in ("status", "epoch", "utility, %", "leakage"):
-        shown.add_column(heading, justify="left" if heading == "status" else "right", no_wrap=True)
+    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    shown.add_column("trial", no_wrap=True, overflow="ellipsis", width=36)
+    for heading, justify in (("status", "left"), ("epoch", "right"), ("utility, %", "right"), ("leakage", "right")):
+        shown.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     ended = [row for row in rows if row.status in ("done", "failed")]
     for row in [*(row for row in rows if row.status == "running"), *ended[::-1]][:MOST_ROWS]:
         style = {"failed": "red", "running": "bold"}.get(row.status, "")

@@ -231,7 +231,7 @@ def test_too_few_samples_and_a_single_class_are_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from privatenet.audit.errors import AuditError
-    from privatenet.audit.samples import known_parts, split_parts
+    from privatenet.audit.samples import known_parts, split_parts, validation_parts
     from privatenet.data_shards.manifest import open_split
 
     state = json.loads((run / "private" / "final" / "state.json").read_text())
@@ -241,8 +241,14 @@ def test_too_few_samples_and_a_single_class_are_refused(
     parts = split_parts(train, test)
     assert not set(parts.fitting) & set(parts.tuning)
     assert len(parts.fitting) + len(parts.tuning) == len(train)
+    held_out = np.arange(len(train)) % 4 == 0
+    chosen = validation_parts(train, held_out)
+    assert (chosen.split, set(chosen.testing)) == ("train", set(np.flatnonzero(held_out)))
+    assert set(chosen.fitting) == set(parts.fitting) - set(chosen.testing)
+    assert set(chosen.tuning) == set(parts.tuning) - set(chosen.testing)
     column = train.schema.names.index("gender")
     test.labels[:, column] = 0
+    known_parts(chosen, faces, "gender")  # the test split has no part in it
     with pytest.raises(AuditError, match="gender: all 40 samples for testing are 'male': nothing to tell apart"):
         known_parts(parts, faces, "gender")
     train.labels[parts.fitting[5:], column] = -1
