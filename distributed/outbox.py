@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,15 @@ def read(folder: Path) -> list[Message]:
     path = folder / OUTBOX
     lines = path.read_text().split("\n")[:-1] if path.is_file() else []
     return [json.loads(line) for line in lines]
+
+
+def find(folders: Iterable[Path]) -> list[Path]:
+    """Folders, at or below those named, that have an outbox; in the order in which these were last written to.
+
+    What was said of a run from outside, at its end, thus comes after what the run had to say itself.
+    """
+    found = {path.parent for folder in folders for path in folder.rglob(OUTBOX)}
+    return sorted(found, key=lambda folder: ((folder / OUTBOX).stat().st_mtime_ns, folder))
 
 
 def mend(folder: Path) -> None:

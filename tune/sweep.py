@@ -12,7 +12,7 @@ import signal
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,11 +30,12 @@ from ray.tune.search.optuna import OptunaSearch
 from privatenet.audit.attackers import ATTACKERS
 from privatenet.audit.pareto import front
 from privatenet.audit.settings import AuditConfig
+from privatenet.distributed import outbox
 from privatenet.distributed.config import Config, ConfigError, TrackingConfig
 from privatenet.distributed.env import num_cores
 from privatenet.distributed.runs import TrackedRun
 from privatenet.distributed.signals import Interrupted
-from privatenet.distributed.track import conclude, flatten, log_files, parent_run
+from privatenet.distributed.track import conclude, deliver, flatten, log_files, parent_run
 from privatenet.tune.group import Workers
 from privatenet.tune.settings import RayConfig, SearchConfig, SpaceConfig
 from privatenet.tune.space import Point, backbones, corners, describe, protected, suggest, watched
@@ -140,6 +141,7 @@ def sweep(wanted: Sweep) -> list[TrackedRun]:
             audited = {ended.point["trial"]: ended for ended in _phase("audits", audit_chosen, todo, plan, wanted)}
         runs = [_run("target", _base_name(e, config), e, audited, output, config) for e in shared]
         runs += [_run("private", ended.trial, ended, audited, output, config) for ended in trials]
+        _deliver(output)
         for run in runs:
             _conclude(run, tracking, output / "ended")
         log_files(tracking, [output / "sweep.yaml"])
@@ -294,11 +296,30 @@ def _run(
     )
 
 
+def _deliver(output: Path) -> None:
+    """Send what trials could not tell MLflow while it was away; where it still is, the sweep's own run says so."""
+    with suppress(ConfigError):
+        for folder in outbox.find([output]):
+            deliver(folder, _silent)
+
+
+def _silent(line: str) -> None:
+    pass
+
+
 def _conclude(run: TrackedRun, tracking: TrackingConfig, folder: Path) -> None:
     """Tell its MLflow run what only the sweep knows: where its checkpoint is, or why it has none."""
     own = replace(tracking, trial=run.run_id)
     status = run.status if run.status != "FINISHED" else ""
-    conclude(own, folder / own.trial, run.tags["stage"], run.params, {**run.tags, "mlflow.runName": run.name}, status)
+    conclude(
+        own,
+        folder / own.trial,
+        run.tags["stage"],
+        run.params,
+        {**run.tags, "mlflow.runName": run.name},
+        status,
+        _silent,
+    )
 
 
 def _base_name(ended: Ended, config: Config) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from jsonargparse import ArgumentError, ArgumentParser
 
 from privatenet.distributed.config import ConfigError
-from privatenet.distributed.outbox import OUTBOX
+from privatenet.distributed.outbox import OUTBOX, find
 
 
 def main(argv: Sequence[str]) -> int:
@@ -15,7 +15,7 @@ def main(argv: Sequence[str]) -> int:
         folders = [Path(name) for name in parser().parse_args(argv).folders]
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    found = sorted({path.parent for folder in folders for path in folder.rglob(OUTBOX)})
+    found = find(folders)
     if not found:
         raise ConfigError(f"{', '.join(map(str, folders))}: there is no {OUTBOX} here or below")
     from privatenet.distributed.track import deliver
