@@ -153,9 +153,9 @@ def _announce(point: Point, config: Config, folder: Path) -> None:
     """Open the trial's run, so that it can be told from others from the start."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(to_yaml(config))
-    settings = {"space": point, **config.to_dict()}
-    del settings["output"]  # a scratch folder, which would only stand in the way of comparing runs
-    tracker = Tracker(config.tracking, folder, "private", settings, print)
+    told = {"space": point, **config.to_dict()}
+    del told["output"]  # a scratch folder, which would only stand in the way of comparing runs
+    tracker = Tracker(config.tracking, folder, "private", told, print)
     tracker.tag({"mlflow.runName": describe(point)})
 
 
