@@ -339,7 +339,7 @@ def test_a_second_node_needs_only_the_wheel(
     try:
         for python, arguments in ((sys.executable, head), (bare_python, ["--address", address, "--num-cpus", "2"])):
             nodes.append(start_node(str(python), arguments, tmp_path, token))
-        where = ["--ray.address", address, "--ray.wheel", str(wheel), "--ray.workers", "2"]
+        where = ["--ray.address", address, "--ray.wheel", str(wheel), "--ray.workers", "2", "--search.audit", "none"]
         said = Command(tmp_path, *where, "--ray.storage", f"file://{tmp_path / 'storage'}", **token).done()
     finally:
         for node in nodes:
