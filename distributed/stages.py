@@ -32,7 +32,7 @@ from privatenet.distributed.loop import (
     training_plan,
 )
 from privatenet.distributed.signals import Interrupted
-from privatenet.distributed.track import Tracker, flatten
+from privatenet.distributed.track import Tracker, differences
 from privatenet.models.adversary import Pair, build_adversary
 from privatenet.models.joint import AdversaryTask, PrivateTask, TargetTask
 from privatenet.models.network import Network, NetworkSpec, build_network, check_tap
@@ -287,12 +287,10 @@ def _with_network(config: Config, network: str) -> Config:
 
 
 def _check_same(part: Plan, before: dict[str, Any]) -> None:
-    now, old = flatten(part.settings), flatten(before)
-    changed = [key for key in sorted({*now, *old}) if now.get(key) != old.get(key)]
+    changed = differences(before, part.settings)
     if changed:
-        differences = "; ".join(f"{key} was {old.get(key)}, is {now.get(key)}" for key in changed[:4])
         raise ConfigError(
-            f"{part.folder} holds another run ({differences}): choose another --output, or remove that folder"
+            f"{part.folder} holds another run ({changed}): choose another --output, or remove that folder"
         )
 
 

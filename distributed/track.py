@@ -219,6 +219,13 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """The first four of nested settings that are not what they were, in words; empty where all are."""
+    old, new = flatten(before), flatten(now)
+    changed = [key for key in sorted({*new, *old}) if new.get(key) != old.get(key)]
+    return "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in changed[:4])
+
+
 class _Post:
     """The way of one run's messages: to the outbox in `folder` at once, to the server `uri` while it is there."""
 

@@ -35,7 +35,7 @@ from privatenet.distributed.config import Config, ConfigError, TrackingConfig
 from privatenet.distributed.env import num_cores
 from privatenet.distributed.runs import TrackedRun
 from privatenet.distributed.signals import Interrupted
-from privatenet.distributed.track import conclude, deliver, flatten, log_files, parent_run
+from privatenet.distributed.track import conclude, deliver, differences, log_files, parent_run
 from privatenet.tune.group import Workers
 from privatenet.tune.settings import RayConfig, SearchConfig, SpaceConfig
 from privatenet.tune.space import Point, backbones, corners, describe, protected, suggest, watched
@@ -99,11 +99,9 @@ def prepare(wanted: Sweep, resume: bool) -> None:
         return
     if not resume:
         raise ConfigError(f"{path.parent} holds a sweep: --resume goes on with it, or choose another --output")
-    before, same = flatten(yaml.safe_load(path.read_text())), flatten(now)
-    changed = [key for key in sorted({*before, *same}) if before.get(key) != same.get(key)]
+    changed = differences(yaml.safe_load(path.read_text()), now)
     if changed:
-        differences = "; ".join(f"{key} was {before.get(key)}, is {same.get(key)}" for key in changed[:4])
-        raise ConfigError(f"--resume: {path.parent} holds another sweep ({differences}): choose another --output")
+        raise ConfigError(f"--resume: {path.parent} holds another sweep ({changed}): choose another --output")
 
 
 def sweep(wanted: Sweep) -> list[TrackedRun]:
