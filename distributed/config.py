@@ -12,8 +12,8 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from privatenet.data_shards.loader import DataConfig
-from privatenet.data_shards.transforms import AugmentConfig
+from privatenet.data_shards.reading.loader import DataConfig
+from privatenet.data_shards.reading.transforms import AugmentConfig
 from privatenet.models.adversary import Pair
 from privatenet.models.arm import Affinity
 from privatenet.models.backbones import BACKBONES

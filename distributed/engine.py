@@ -11,7 +11,7 @@ from deepspeed.utils import logger, safe_get_full_optimizer_state, safe_set_full
 from torch import Tensor, nn
 
 from privatenet.distributed.config import EngineConfig, FitConfig
-from privatenet.distributed.env import Ranks
+from privatenet.distributed.ranks import Ranks
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.loader import Batch, DataConfig, Pictures, evaluation_batches, open_pictures
-from privatenet.data_shards.manifest import Manifest, Split, load_manifest, open_split
-from privatenet.data_shards.plan import Rows, evaluation_rows, known_rows, validation_mask
-from privatenet.data_shards.remote import local_copy
-from privatenet.data_shards.schema import Schema
-from privatenet.distributed.env import Ranks
+from privatenet.data_shards.reading.loader import Batch, DataConfig, Pictures, evaluation_batches, open_pictures
+from privatenet.data_shards.reading.plan import Rows, evaluation_rows, known_rows, validation_mask
+from privatenet.data_shards.shards.manifest import Manifest, Split, load_manifest, open_split
+from privatenet.data_shards.shards.remote import local_copy
+from privatenet.data_shards.sources.schema import Schema
+from privatenet.distributed.ranks import Ranks
 
 
 @dataclass(frozen=True)

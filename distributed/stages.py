@@ -15,13 +15,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from privatenet.data_shards.schema import Schema
+from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed import checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config, ConfigError, FitConfig, to_yaml
-from privatenet.distributed.env import Ranks
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.loop import (
+from privatenet.distributed.ranks import Ranks
+from privatenet.distributed.signals import Interrupted
+from privatenet.distributed.tracking.tracker import Tracker, differences
+from privatenet.distributed.trainer import (
     AfterEpoch,
     Job,
     Scores,
@@ -31,11 +33,9 @@ from privatenet.distributed.loop import (
     trained_tensors,
     training_plan,
 )
-from privatenet.distributed.signals import Interrupted
-from privatenet.distributed.track import Tracker, differences
 from privatenet.models.adversary import Pair, build_adversary
-from privatenet.models.joint import AdversaryTask, PrivateTask, TargetTask
 from privatenet.models.network import Network, NetworkSpec, build_network, check_tap
+from privatenet.models.tasks import AdversaryTask, PrivateTask, TargetTask
 
 Say = Callable[[str], None]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from privatenet.audit.errors import AuditError
 from privatenet.data_shards.errors import DataError
 from privatenet.distributed.config import ConfigError
-from privatenet.distributed.env import launched_rank
+from privatenet.distributed.ranks import launched_rank
 from privatenet.distributed.signals import Diverged, Interrupted
 from privatenet.models.errors import ModelError
 

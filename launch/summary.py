@@ -8,7 +8,7 @@ from rich.table import Table
 
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config
-from privatenet.distributed.track import MLFLOW, tracking_uri
+from privatenet.distributed.tracking.tracker import MLFLOW, tracking_uri
 
 Scores = Mapping[str, Mapping[str, float]]
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from privatenet.audit.reproduction import ReproduceConfig
-from privatenet.distributed import env
+from privatenet.audit.paper.reproduction import ReproduceConfig
 from privatenet.distributed.config import Config, ConfigError, add_config_arguments, resolve_config
-from privatenet.distributed.env import Ranks
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.ranks import Ranks, join, leave
 from privatenet.launch.exits import guarded
 from privatenet.launch.summary import show_all, show_part, show_reproduction
 
@@ -81,7 +80,7 @@ def _ready(name: str) -> str:
 
 
 def _train(config: Config, stage: str, wanted: ReproduceConfig) -> int:
-    ranks = env.join()
+    ranks = join()
     # The engine takes seconds to import: not before the settings are known to be good.
     from privatenet.distributed.stages import run_all, run_part
 
@@ -99,13 +98,13 @@ def _train(config: Config, stage: str, wanted: ReproduceConfig) -> int:
             if ranks.first:
                 show_part(part)
     finally:
-        env.leave()
+        leave()
     return 0
 
 
 def _reproduce(config: Config, wanted: ReproduceConfig, faces: Faces, ranks: Ranks, say: Callable[[str], None]) -> None:
-    from privatenet.audit.comparison import print_tables
-    from privatenet.audit.reproduce import reproduce
+    from privatenet.audit.paper.comparison import print_tables
+    from privatenet.audit.paper.reproduce import reproduce
 
     found = reproduce(wanted, config, faces, ranks, say)
     if found is not None:

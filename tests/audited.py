@@ -5,7 +5,7 @@ import math
 from html.parser import HTMLParser
 from typing import Any
 
-from privatenet.audit.findings import (
+from privatenet.audit.attack.findings import (
     VERSION,
     Attack,
     Control,

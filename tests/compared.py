@@ -2,7 +2,7 @@
 
 import random
 
-from privatenet.distributed.runs import TrackedRun
+from privatenet.distributed.tracking.store import TrackedRun
 
 PAIRS = ("backbone-gender", "arm-gender")
 HOSTILE = '<script>alert("x")</script>'

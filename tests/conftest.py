@@ -10,9 +10,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # many processes on few cor
 import pytest
 from support import TINY, Start
 
-from privatenet.data_shards.synthetic import synthetic_source
-from privatenet.data_shards.writer import build
-from privatenet.distributed.env import free_port
+from privatenet.data_shards.shards.writer import build
+from privatenet.data_shards.sources.synthetic import synthetic_source
+from privatenet.distributed.ranks import free_port
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from privatenet.distributed.env import free_port
+from privatenet.distributed.ranks import free_port
 
 
 class MlflowServer:

@@ -12,7 +12,7 @@ from ray import tune
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from privatenet.distributed.env import Place, Ranks, free_port, join, leave
+from privatenet.distributed.ranks import Place, Ranks, free_port, join, leave
 
 Work = Callable[[Ranks], None]
 

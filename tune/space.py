@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from privatenet.data_shards.schema import Schema
+from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.config import Config, ConfigError, check_config
 from privatenet.models.adversary import Pair
 from privatenet.models.backbones import BACKBONES

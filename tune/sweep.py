@@ -27,15 +27,15 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from privatenet.audit.attackers import ATTACKERS
+from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.pareto import front
 from privatenet.audit.settings import AuditConfig
-from privatenet.distributed import outbox
 from privatenet.distributed.config import Config, ConfigError, TrackingConfig
-from privatenet.distributed.env import num_cores
-from privatenet.distributed.runs import TrackedRun
+from privatenet.distributed.ranks import num_cores
 from privatenet.distributed.signals import Interrupted
-from privatenet.distributed.track import conclude, deliver, differences, log_files, parent_run
+from privatenet.distributed.tracking import outbox
+from privatenet.distributed.tracking.store import TrackedRun
+from privatenet.distributed.tracking.tracker import conclude, deliver, differences, log_files, parent_run
 from privatenet.tune.group import Workers
 from privatenet.tune.settings import RayConfig, SearchConfig, SpaceConfig
 from privatenet.tune.space import Point, backbones, corners, describe, protected, suggest, watched

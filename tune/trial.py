@@ -18,21 +18,21 @@ from typing import Any
 import torch.distributed as dist
 from ray import tune
 
-from privatenet.audit.card import write_card
-from privatenet.audit.findings import write_findings
-from privatenet.audit.glance import Glance, figures, glance
-from privatenet.audit.page import write_report
-from privatenet.audit.protocol import audit
+from privatenet.audit.attack.findings import write_findings
+from privatenet.audit.attack.glance import Glance, figures, glance
+from privatenet.audit.attack.protocol import audit
+from privatenet.audit.report.card import write_card
+from privatenet.audit.report.page import write_report
+from privatenet.audit.report.text import attack_name
 from privatenet.audit.settings import AuditConfig
-from privatenet.audit.text import attack_name
 from privatenet.distributed import checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config, to_yaml
-from privatenet.distributed.env import Ranks
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.loop import EpochEnd
+from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.stages import load_network, run_part
-from privatenet.distributed.track import Tracker
+from privatenet.distributed.tracking.tracker import Tracker
+from privatenet.distributed.trainer import EpochEnd
 from privatenet.tune.group import Workers, on_every_rank
 from privatenet.tune.space import Point, describe, settings
 

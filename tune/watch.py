@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from privatenet.audit.text import DASH, percent, points
+from privatenet.audit.report.text import DASH, percent, points
 from privatenet.distributed.progress import clock
 from privatenet.tune.space import describe
 from privatenet.tune.trial import point_of

@@ -10,16 +10,17 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from PIL import Image
 
+from privatenet.audit.attack.findings import Findings, read_findings, write_findings
 from privatenet.audit.errors import AuditError
-from privatenet.audit.findings import Findings, read_findings, write_findings
-from privatenet.audit.reproduction import Reproduction, read_reproduction
+from privatenet.audit.paper.reproduction import Reproduction, read_reproduction
 from privatenet.audit.settings import AuditConfig
-from privatenet.data_shards.loader import DataConfig
-from privatenet.distributed import checkpoint, env
+from privatenet.data_shards.reading.loader import DataConfig
+from privatenet.distributed import checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import ConfigError, EngineConfig, TrackingConfig
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.progress import WorkProgress
+from privatenet.distributed.ranks import join, launched, leave
 from privatenet.launch.commands.run import launch
 from privatenet.launch.exits import LEAKS, guarded
 
@@ -78,11 +79,11 @@ def _main(argv: list[str]) -> int:
     trained = source.state["config"]
     beside = {path: read_findings(Path(path)) for path in values["beside"]}
     sweep = read_reproduction(Path(values["sweep"])) if values["sweep"] else None
-    if values["ranks"] > 1 and not env.launched():
+    if values["ranks"] > 1 and not launched():
         return launch("privatenet.launch.commands.audit", argv, values["ranks"])
-    ranks = env.join()
+    ranks = join()
     # The engine takes seconds to import: not before the settings are known to be good.
-    from privatenet.audit.protocol import audit, check, excess_above
+    from privatenet.audit.attack.protocol import audit, check, excess_above
 
     try:
         data = replace(DataConfig(**trained["data"]), **({"shards": values["shards"]} if values["shards"] else {}))
@@ -97,7 +98,7 @@ def _main(argv: list[str]) -> int:
         with WorkProgress(ranks.first) as progress:
             findings = audit(config, source, faces, EngineConfig(**trained["engine"]), ranks, progress.step)
     finally:
-        env.leave()
+        leave()
     if findings is None:
         return 0
     folder = (
@@ -132,10 +133,10 @@ def _report(
     findings: Findings, folder: Path, beside: Mapping[str, Findings], sweep: Reproduction | None,
     faces: list[tuple[bytes, str]],
 ) -> None:  # fmt: skip
-    from privatenet.audit.card import write_card
-    from privatenet.audit.figures import lambda_points, network_points
-    from privatenet.audit.page import write_report
-    from privatenet.audit.tables import print_summary
+    from privatenet.audit.report.card import write_card
+    from privatenet.audit.report.charts import lambda_points, network_points
+    from privatenet.audit.report.page import write_report
+    from privatenet.audit.report.tables import print_summary
 
     report = folder / REPORT
     report.mkdir(parents=True, exist_ok=True)
@@ -156,8 +157,8 @@ def _report(
 
 
 def _track(findings: Findings, folder: Path, config: TrackingConfig, settings: dict[str, object]) -> None:
-    from privatenet.audit.glance import figures
-    from privatenet.distributed.track import Tracker
+    from privatenet.audit.attack.glance import figures
+    from privatenet.distributed.tracking.tracker import Tracker
 
     (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     tracker = Tracker(config, folder, "audit", settings, print)

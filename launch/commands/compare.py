@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentError, ArgumentParser
 
 from privatenet.distributed.config import ConfigError
-from privatenet.distributed.outbox import read_sent
+from privatenet.distributed.tracking.outbox import read_sent
 
 if TYPE_CHECKING:
-    from privatenet.distributed.runs import TrackedRun
+    from privatenet.distributed.tracking.store import TrackedRun
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,8 +25,8 @@ def main(argv: Sequence[str]) -> int:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output: {folder} is no folder")
     # Torch and matplotlib take seconds to import: not before the arguments are known to be good.
-    from privatenet.distributed.runs import find_runs
-    from privatenet.tune.compare import compare, pick
+    from privatenet.distributed.tracking.store import find_runs
+    from privatenet.tune.compare.candidates import compare, pick
 
     runs, stores = {}, {}
     for name in values.runs:
@@ -71,9 +71,9 @@ def parser() -> ArgumentParser:
 def _register(uri: str, run: "TrackedRun", name: str, alias: str) -> None:
     """Register the network of a run, whose checkpoint is on this machine, and say how to load it."""
     from privatenet.distributed import checkpoint
-    from privatenet.distributed.runs import register
     from privatenet.distributed.stages import load_network
-    from privatenet.tune.compare import without_password
+    from privatenet.distributed.tracking.store import register
+    from privatenet.tune.compare.candidates import without_password
 
     folder = run.tags.get("checkpoint")
     if not folder:

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from privatenet.distributed.env import num_cores
+from privatenet.distributed.ranks import num_cores
 
 NEEDED = ("torch", "torchvision", "deepspeed", "webdataset", "jsonargparse", "safetensors", "torchmetrics", "rich")
 OPTIONAL = {"mlflow": "runs are then kept in metrics.jsonl only", "ray": "sweeps are not possible without it"}

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from privatenet.audit.reproduction import complete
-from privatenet.data_shards.manifest import load_manifest
-from privatenet.data_shards.remote import local_copy
+from privatenet.audit.paper.reproduction import complete
+from privatenet.data_shards.shards.manifest import load_manifest
+from privatenet.data_shards.shards.remote import local_copy
 from privatenet.launch import train
 from privatenet.launch.commands.run import add_ranks, launch
 

@@ -10,9 +10,9 @@ import sys
 
 import torch
 
-from privatenet.data_shards.manifest import load_manifest
-from privatenet.data_shards.remote import local_copy
-from privatenet.distributed.env import free_port
+from privatenet.data_shards.shards.manifest import load_manifest
+from privatenet.data_shards.shards.remote import local_copy
+from privatenet.distributed.ranks import free_port
 from privatenet.launch import train
 
 

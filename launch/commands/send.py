@@ -6,7 +6,7 @@ from pathlib import Path
 from jsonargparse import ArgumentError, ArgumentParser
 
 from privatenet.distributed.config import ConfigError
-from privatenet.distributed.outbox import OUTBOX, find
+from privatenet.distributed.tracking.outbox import OUTBOX, find
 
 
 def main(argv: Sequence[str]) -> int:
@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     found = find(folders)
     if not found:
         raise ConfigError(f"{', '.join(map(str, folders))}: there is no {OUTBOX} here or below")
-    from privatenet.distributed.track import deliver
+    from privatenet.distributed.tracking.tracker import deliver
 
     for folder in found:
         count = deliver(folder)

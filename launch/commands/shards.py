@@ -9,13 +9,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from privatenet.data_shards.manifest import MANIFEST, Manifest, load_manifest
-from privatenet.data_shards.preview import class_table, contact_sheet
-from privatenet.data_shards.rafdb import rafdb_source
-from privatenet.data_shards.source import Source
-from privatenet.data_shards.table import table_source
-from privatenet.data_shards.verify import verify
-from privatenet.data_shards.writer import build
+from privatenet.data_shards.shards.manifest import MANIFEST, Manifest, load_manifest
+from privatenet.data_shards.shards.preview import class_table, contact_sheet
+from privatenet.data_shards.shards.verify import verify
+from privatenet.data_shards.shards.writer import build
+from privatenet.data_shards.sources.rafdb import rafdb_source
+from privatenet.data_shards.sources.source import Source
+from privatenet.data_shards.sources.table import table_source
 
 
 def main(argv: list[str]) -> int:
@@ -101,7 +101,7 @@ def _add_synthetic_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _synthetic_source(arguments: argparse.Namespace) -> Source:
-    from privatenet.data_shards.synthetic import synthetic_source  # the one source that draws
+    from privatenet.data_shards.sources.synthetic import synthetic_source  # the one source that draws
 
     return synthetic_source(arguments.train, arguments.test, arguments.seed, arguments.correlation)
 

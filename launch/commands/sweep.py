@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-from privatenet.data_shards.manifest import load_manifest
-from privatenet.data_shards.remote import local_copy
+from privatenet.data_shards.shards.manifest import load_manifest
+from privatenet.data_shards.shards.remote import local_copy
 from privatenet.distributed.config import Config, add_config_arguments, resolve_config
 from privatenet.launch.train import with_ready_configs
 from privatenet.tune.settings import Numbers, Range, RayConfig, SearchConfig, SpaceConfig
@@ -25,8 +25,8 @@ def main(argv: list[str]) -> int:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what DeepSpeed would find out, with a warning
     # Ray and the engine take seconds to import: not before the settings are known to be good.
-    from privatenet.distributed.track import tracking_uri
-    from privatenet.tune.compare import compare
+    from privatenet.distributed.tracking.tracker import tracking_uri
+    from privatenet.tune.compare.candidates import compare
     from privatenet.tune.sweep import Sweep, prepare, sweep
 
     wanted = Sweep(_on_every_machine(config, where), space, search, where, flags["quiet"])

@@ -11,18 +11,19 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from privatenet.data_shards.loader import DataConfig
-from privatenet.data_shards.transforms import AugmentConfig
-from privatenet.distributed import env, loop
+from privatenet.data_shards.reading.loader import DataConfig
+from privatenet.data_shards.reading.transforms import AugmentConfig
+
+from privatenet.distributed import trainer
 from privatenet.distributed.config import Config, EngineConfig, FitConfig, ModelConfig
 from privatenet.distributed.engine import Engine
-from privatenet.distributed.env import Ranks
+from privatenet.distributed.ranks import Ranks, join, leave
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.loop import Job, fit, trained_tensors, training_plan
+from privatenet.distributed.trainer import Job, fit, trained_tensors, training_plan
 from privatenet.distributed.signals import Diverged, Interrupted, StopRequest
 from privatenet.distributed.statistics import average_statistics
 from privatenet.models.adversary import Pair, build_adversary
-from privatenet.models.joint import AdversaryTask, TargetTask, Task
+from privatenet.models.tasks import AdversaryTask, TargetTask, Task
 from privatenet.models.network import NetworkSpec, build_network
 
 BATCH = 16
@@ -68,7 +69,7 @@ def steps(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
 
 def interrupted(config: Config, faces: Faces, ranks: Ranks, out: Path) -> None:
     """Ask rank 0 alone to stop in the middle of the second epoch's steps; every rank must stop, and at the same step."""
-    loop.CHECK_EVERY = 7
+    trainer.CHECK_EVERY = 7
     seen = record_positions()
     original = Engine.step
 
@@ -161,13 +162,13 @@ def write(path: Path, task: Task, order: list[int]) -> None:
 def record_positions() -> list[list[int]]:
     """From here on, the places in the run's sequence of every micro-batch that this rank trains on."""
     seen: list[list[int]] = []
-    original = loop.augment
+    original = trainer.augment
 
     def augment(images: Tensor, size: int, config: AugmentConfig, seed: int, positions: Tensor) -> Tensor:
         seen.append(positions.tolist())
         return original(images, size, config, seed, positions)
 
-    loop.augment = augment
+    trainer.augment = augment
     return seen
 
 
@@ -180,7 +181,7 @@ CASES = {case.__name__: case for case in (steps, interrupted, resumed, optimizer
 
 if __name__ == "__main__":
     case, shards, out, zero, chosen_optimizer = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-    joined = env.join()
+    joined = join()
     chosen = settings(shards, zero, chosen_optimizer)
     CASES[case](chosen, Faces(chosen.data, joined), joined, out)
-    env.leave()
+    leave()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from support import Start
 
-from privatenet.audit.attackers import ATTACKERS
-from privatenet.audit.findings import Findings, read_findings
+from privatenet.audit.attack.attackers import ATTACKERS
+from privatenet.audit.attack.findings import Findings, read_findings
 from privatenet.launch import cli
 
 QUICK = ("--attackers", "[paper, logistic, svm, conv]", "--seeds", "1", "--components", "8", "--resamples", "100")
@@ -157,7 +157,7 @@ def test_a_release_is_refused_above_its_limit_and_let_through_below(
 
 
 def test_a_new_attacker_is_one_class(run: Path, audited: Findings, tmp_path: Path) -> None:
-    from privatenet.audit.attackers import Answers, attacker
+    from privatenet.audit.attack.attackers import Answers, attacker
 
     @attacker
     class Constant:
@@ -230,9 +230,9 @@ def test_adversaries_another_data_set_and_strange_features_are_refused(
 def test_too_few_samples_and_a_single_class_are_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from privatenet.audit.attack.samples import known_parts, split_parts, validation_parts
     from privatenet.audit.errors import AuditError
-    from privatenet.audit.samples import known_parts, split_parts, validation_parts
-    from privatenet.data_shards.manifest import open_split
+    from privatenet.data_shards.shards.manifest import open_split
 
     state = json.loads((run / "private" / "final" / "state.json").read_text())
     shards = Path(state["config"]["data"]["shards"])

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from audited import Page, estimate, findings
 
-from privatenet.audit.figures import LambdaPoint, Point
-from privatenet.audit.page import write_report
+from privatenet.audit.report.charts import LambdaPoint, Point
+from privatenet.audit.report.page import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')

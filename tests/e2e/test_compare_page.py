@@ -12,10 +12,10 @@ from compared import HOSTILE, sweep
 from test_audit_page import CHROMIUM, FRAME, POLICY, asked, browse, console, listening
 
 from privatenet.distributed import checkpoint
-from privatenet.distributed.runs import connect
+from privatenet.distributed.tracking.store import connect
 from privatenet.launch import cli
 from privatenet.models.network import NetworkSpec, build_network
-from privatenet.tune.compare import compare
+from privatenet.tune.compare.candidates import compare
 
 LATER = "--virtual-time-budget=10000"
 """Charts are drawn after the page is there."""

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.manifest import load_manifest, open_split
+from privatenet.data_shards.shards.manifest import load_manifest, open_split
 from privatenet.launch.commands import shards
 
 SCHEMA = """

@@ -17,10 +17,10 @@ import pytest
 import yaml
 from servers import MlflowServer, mlflow_server
 
-from privatenet.data_shards.synthetic import synthetic_source
-from privatenet.data_shards.writer import build
-from privatenet.distributed.env import free_port
-from privatenet.distributed.runs import TrackedRun, find_runs
+from privatenet.data_shards.shards.writer import build
+from privatenet.data_shards.sources.synthetic import synthetic_source
+from privatenet.distributed.ranks import free_port
+from privatenet.distributed.tracking.store import TrackedRun, find_runs
 from privatenet.launch import cli
 
 mlflow = pytest.importorskip("mlflow")

@@ -12,11 +12,12 @@ import torch
 from servers import MlflowServer, mlflow_server
 from torch import nn
 
-from privatenet.distributed import outbox, runs, track
 from privatenet.distributed.config import ConfigError, TrackingConfig
-from privatenet.distributed.runs import find_runs, register
 from privatenet.distributed.signals import Interrupted
-from privatenet.distributed.track import Tracker, conclude, deliver, log_files, parent_run, pause_s
+from privatenet.distributed.tracking import outbox, store
+from privatenet.distributed.tracking import tracker as tracker_module
+from privatenet.distributed.tracking.store import find_runs, register
+from privatenet.distributed.tracking.tracker import Tracker, conclude, deliver, log_files, parent_run, pause_s
 from privatenet.launch import cli
 
 mlflow = pytest.importorskip("mlflow")
@@ -250,12 +251,12 @@ def test_runs_are_found_by_experiment_id_and_folder(config: TrackingConfig, tmp_
 
 
 def test_more_runs_than_a_page_holds_are_all_found(config: TrackingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = runs.connect(config.uri)
-    experiment = runs.experiment_id(client, "many")
+    client = store.connect(config.uri)
+    experiment = store.experiment_id(client, "many")
     made = {client.create_run(experiment).info.run_id for _ in range(5)}
     search = client.search_runs
     monkeypatch.setattr(client, "search_runs", lambda *args, **named: search(*args, max_results=2, **named))
-    monkeypatch.setattr(runs, "connect", lambda uri: client)
+    monkeypatch.setattr(store, "connect", lambda uri: client)
     assert {run.run_id for run in find_runs(config.uri, ["many"])} == made
 
 
@@ -312,7 +313,7 @@ def test_send_refuses_folders_without_anything_to_send(tmp_path: Path, capsys: p
 
 
 def test_without_mlflow_figures_stay_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(track, "MLFLOW", False)
+    monkeypatch.setattr(tracker_module, "MLFLOW", False)
     said: list[str] = []
     run = tracker(TrackingConfig(), tmp_path, said)
     run.log({"train/loss": 1.0}, 1)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from support import Start
 
-from privatenet.data_shards.manifest import load_manifest
+from privatenet.data_shards.shards.manifest import load_manifest
 from privatenet.launch import cli
 
 PARTS = ("target", "known", "private", "unknown")

@@ -9,11 +9,11 @@ import torch
 from scipy.stats import norm
 from torch import nn
 
-from privatenet.audit.attackers import ATTACKERS, Setting
-from privatenet.audit.fleet import KINDS, Result, Unit, answers
-from privatenet.audit.measures import Judgement, Resamples, judge
-from privatenet.audit.samples import Parts, Representation, representations
-from privatenet.audit.together import Member, Recipe, train_together
+from privatenet.audit.attack.attackers import ATTACKERS, Setting
+from privatenet.audit.attack.fleet import KINDS, Result, Unit, answers
+from privatenet.audit.attack.measures import Judgement, Resamples, judge
+from privatenet.audit.attack.samples import Parts, Representation, representations
+from privatenet.audit.attack.together import Member, Recipe, train_together
 from privatenet.models.network import NetworkSpec, build_network
 
 Vectors = npt.NDArray[np.float32]

@@ -9,9 +9,8 @@ from audited import findings
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 
-from privatenet.audit.errors import AuditError
-from privatenet.audit.findings import read_findings, write_findings
-from privatenet.audit.measures import (
+from privatenet.audit.attack.findings import read_findings, write_findings
+from privatenet.audit.attack.measures import (
     Resamples,
     calibrate,
     class_frequencies,
@@ -21,6 +20,7 @@ from privatenet.audit.measures import (
     probabilities,
     wilson,
 )
+from privatenet.audit.errors import AuditError
 
 
 def answers(samples: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

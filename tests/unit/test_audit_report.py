@@ -11,13 +11,13 @@ from audited import AGES, GENDER, Page, attack, estimate, findings, leak
 from matplotlib import rcParams
 from rich.console import Console
 
-from privatenet.audit.card import write_card
+from privatenet.audit.attack.findings import Estimate, Findings, Leak
 from privatenet.audit.errors import AuditError
-from privatenet.audit.figures import LambdaPoint, Point, describe_confusion, lambda_curves, to_svg
-from privatenet.audit.findings import Estimate, Findings, Leak
-from privatenet.audit.page import write_report
 from privatenet.audit.pareto import front
-from privatenet.audit.tables import (
+from privatenet.audit.report.card import write_card
+from privatenet.audit.report.charts import LambdaPoint, Point, describe_confusion, lambda_curves, to_svg
+from privatenet.audit.report.page import write_report
+from privatenet.audit.report.tables import (
     attacks_table,
     controls_table,
     leaks_table,
@@ -26,8 +26,8 @@ from privatenet.audit.tables import (
     print_summary,
     protocol_table,
 )
-from privatenet.audit.text import interval, listed, number, percent, points, whole
-from privatenet.audit.verdict import comparison, verdict, verdicts
+from privatenet.audit.report.text import interval, listed, number, percent, points, whole
+from privatenet.audit.report.verdict import comparison, verdict, verdicts
 
 NOTHING = Estimate(math.nan, math.nan, math.nan)
 HOSTILE = '<script>alert("x")</script> $\\frac{ | `id="y"` \u5973 ../../z'

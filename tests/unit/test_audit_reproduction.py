@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from privatenet.audit import paper
-from privatenet.audit.comparison import markdown_page, print_tables, table_2
+from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.errors import AuditError
-from privatenet.audit.findings import Estimate
-from privatenet.audit.reproduction import (
+from privatenet.audit.paper import published
+from privatenet.audit.paper.comparison import markdown_page, print_tables, table_2
+from privatenet.audit.paper.reproduction import (
     VERSION,
     Adversary,
     Case,
@@ -28,8 +28,8 @@ from privatenet.audit.reproduction import (
     robustness,
     write_reproduction,
 )
-from privatenet.audit.text import DASH, points
-from privatenet.data_shards.schema import Attribute, Schema
+from privatenet.audit.report.text import DASH, points
+from privatenet.data_shards.sources.schema import Attribute, Schema
 from privatenet.distributed.config import Config, FitConfig, ModelConfig, ProtectConfig
 from privatenet.models.adversary import Pair
 
@@ -92,9 +92,9 @@ def shown(found: Reproduction) -> list[str]:
 
 
 def test_the_papers_robustness_follows_from_its_accuracies() -> None:
-    assert paper.NETWORKS.keys() == RECOMPUTED.keys()
+    assert published.NETWORKS.keys() == RECOMPUTED.keys()
     for (objective, tap, attribute), (known, unknown) in RECOMPUTED.items():
-        row, reference = paper.NETWORKS[objective, tap, attribute], paper.ADVERSARIES[tap, attribute]
+        row, reference = published.NETWORKS[objective, tap, attribute], published.ADVERSARIES[tap, attribute]
         for accuracy, expected in ((row.known, known), (row.unknown, unknown)):
             change = robustness(accuracy, reference)
             assert change is not None

@@ -11,12 +11,11 @@ import pytest
 from compared import HOSTILE, measured, run, sweep
 from rich.console import Console
 
-from privatenet.audit.findings import Estimate
+from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.pareto import front, knee
 from privatenet.distributed.config import ConfigError
 from privatenet.launch import cli
-from privatenet.tune.charts import importance
-from privatenet.tune.compare import (
+from privatenet.tune.compare.candidates import (
     candidates,
     chart_points,
     compare,
@@ -27,6 +26,7 @@ from privatenet.tune.compare import (
     references,
     without_password,
 )
+from privatenet.tune.compare.charts import importance
 
 
 def dominated(one: tuple[float, float], by: tuple[float, float]) -> bool:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.loader import (
+from privatenet.data_shards.reading.loader import (
     CachedPictures,
     DataConfig,
     StreamedPictures,
@@ -22,8 +22,8 @@ from privatenet.data_shards.loader import (
     open_pictures,
     training_batches,
 )
-from privatenet.data_shards.manifest import load_manifest, open_split
-from privatenet.data_shards.plan import DataState, TrainingPlan
+from privatenet.data_shards.reading.plan import DataState, TrainingPlan
+from privatenet.data_shards.shards.manifest import load_manifest, open_split
 
 CPU = torch.device("cpu")
 
@@ -84,7 +84,7 @@ def test_shared_pictures_are_decoded_once(shards: Path, tmp_path: Path, monkeypa
     split = open_split(shards, "test")
     rows, config = np.arange(len(split)), DataConfig(cache=str(tmp_path))
     first = open_pictures(split, rows, CPU, config)
-    monkeypatch.setattr("privatenet.data_shards.loader.decode", None)
+    monkeypatch.setattr("privatenet.data_shards.reading.loader.decode", None)
     again = open_pictures(split, rows[3:9], CPU, config)
     assert torch.equal(again.fetch(rows[5:7]), first.fetch(rows[5:7]))
 
@@ -143,9 +143,9 @@ def test_streaming_takes_no_more_memory_for_more_pictures(shards: Path) -> None:
     program = """
 import itertools, re, sys, numpy as np, torch
 from pathlib import Path
-from privatenet.data_shards.loader import DataConfig, open_pictures, training_batches
-from privatenet.data_shards.manifest import open_split
-from privatenet.data_shards.plan import DataState, TrainingPlan
+from privatenet.data_shards.reading.loader import DataConfig, open_pictures, training_batches
+from privatenet.data_shards.shards.manifest import open_split
+from privatenet.data_shards.reading.plan import DataState, TrainingPlan
 split = open_split(Path(sys.argv[1]), "train")
 config = DataConfig(mode=sys.argv[2])
 rows = np.arange(len(split))

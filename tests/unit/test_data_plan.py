@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.plan import (
+from privatenet.data_shards.reading.plan import (
     DataState,
     TrainingPlan,
     epoch_order,

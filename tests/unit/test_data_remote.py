@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.manifest import load_manifest
-from privatenet.data_shards.remote import local_copy
-from privatenet.data_shards.verify import verify
+from privatenet.data_shards.shards.manifest import load_manifest
+from privatenet.data_shards.shards.remote import local_copy
+from privatenet.data_shards.shards.verify import verify
 from privatenet.launch import cli
 
 BOTH = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-from privatenet.data_shards import loader
-from privatenet.data_shards.manifest import open_split
-from privatenet.data_shards.remote import local_copy
+from privatenet.data_shards.reading import loader
+from privatenet.data_shards.shards.manifest import open_split
+from privatenet.data_shards.shards.remote import local_copy
 url, cache, decode = sys.argv[1], sys.argv[2], loader.decode
 def counted(split, rows):
     print(len(rows))

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.rafdb import RAFDB_SCHEMA
-from privatenet.data_shards.schema import UNSURE, Attribute, Schema
+from privatenet.data_shards.sources.rafdb import RAFDB_SCHEMA
+from privatenet.data_shards.sources.schema import UNSURE, Attribute, Schema
 
 EMOTION = Attribute("emotion", {"7": "neutral", "4": "happiness"})
 GENDER = Attribute("gender", {"0": "male", "1": "female"}, unsure="2")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.rafdb import RAFDB_SCHEMA, rafdb_source, read_labels
-from privatenet.data_shards.schema import UNSURE
-from privatenet.data_shards.source import Record, check_records
-from privatenet.data_shards.table import table_source
+from privatenet.data_shards.sources.rafdb import RAFDB_SCHEMA, rafdb_source, read_labels
+from privatenet.data_shards.sources.schema import UNSURE
+from privatenet.data_shards.sources.source import Record, check_records
+from privatenet.data_shards.sources.table import table_source
 
 # emotion, gender, age group and race, as RAF-DB writes them
 FACES = {"train_00001": "5120", "train_00002": "4231", "train_00003": "1002", "test_0001": "7140"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from privatenet.data_shards.transforms import (
+from privatenet.data_shards.reading.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     AugmentConfig,

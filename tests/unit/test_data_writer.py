@@ -15,13 +15,13 @@ from PIL import ExifTags, Image
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import file_sha256, replacing
-from privatenet.data_shards.manifest import Manifest, load_manifest, open_split
-from privatenet.data_shards.picture import PictureError, to_jpeg
-from privatenet.data_shards.preview import class_table, contact_sheet
-from privatenet.data_shards.schema import UNSURE, Attribute, Schema
-from privatenet.data_shards.source import FolderSource, Record
-from privatenet.data_shards.verify import verify
-from privatenet.data_shards.writer import build, plan_shards
+from privatenet.data_shards.shards.manifest import Manifest, load_manifest, open_split
+from privatenet.data_shards.shards.picture import PictureError, to_jpeg
+from privatenet.data_shards.shards.preview import class_table, contact_sheet
+from privatenet.data_shards.shards.verify import verify
+from privatenet.data_shards.shards.writer import build, plan_shards
+from privatenet.data_shards.sources.schema import UNSURE, Attribute, Schema
+from privatenet.data_shards.sources.source import FolderSource, Record
 
 SCHEMA = Schema(
     name="faces",

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from privatenet.data_shards.plan import DataState, TrainingPlan
+from privatenet.data_shards.reading.plan import DataState, TrainingPlan
 from privatenet.distributed.config import EngineConfig, FitConfig
 from privatenet.distributed.engine import deepspeed_config
-from privatenet.distributed.env import Ranks
-from privatenet.distributed.loop import TrainState, finished, keep_best
-from privatenet.models.joint import TargetTask
+from privatenet.distributed.ranks import Ranks
+from privatenet.distributed.trainer import TrainState, finished, keep_best
 from privatenet.models.network import NetworkSpec, build_network
+from privatenet.models.tasks import TargetTask
 
 PLAN = TrainingPlan(np.arange(64), np.zeros(64, np.int32), batch_size=16)  # four steps an epoch
 

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 import pytest
 
-from privatenet.data_shards.rafdb import RAFDB_SCHEMA
+from privatenet.data_shards.sources.rafdb import RAFDB_SCHEMA
 from privatenet.distributed.config import Config, ConfigError, check_config
 from privatenet.launch import cli, train
 from privatenet.tune.settings import Range, RayConfig, SearchConfig, SpaceConfig

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.source import check_records
-from privatenet.data_shards.synthetic import (
+from privatenet.data_shards.shards.writer import build
+from privatenet.data_shards.sources.source import check_records
+from privatenet.data_shards.sources.synthetic import (
     AGE_GROUPS,
     EMOTIONS,
     GENDERS,
@@ -22,7 +23,6 @@ from privatenet.data_shards.synthetic import (
     render_face,
     synthetic_source,
 )
-from privatenet.data_shards.writer import build
 
 
 def _chi_square(labels: np.ndarray, num_classes: int, column: int) -> float:

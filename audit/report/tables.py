@@ -1,0 +1,288 @@
+"""Findings as tables: one form of a table, written as Markdown, for the terminal, or by the page as HTML.
+
+`where` of a cell is the place of its figure in audit.json, for example `networks.0.leaks.2.majority`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from privatenet.audit.attack.findings import Control, Estimate, Findings, Leak, NetworkFindings
+from privatenet.audit.report.text import DASH, attack_name, interval, markdown, number, percent, points
+from privatenet.audit.report.verdict import verdicts
+
+CONTROLS = {
+    "target-label": "sees only the true target label",
+    "image-adversary": "sees the picture itself",
+    "known-adversary": "adversary of the training run",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, with its interval, and the figure itself in full."""
+
+    text: str
+    interval: str = ""
+    figure: Estimate | float | None = None
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.interval})" if self.interval else self.text
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; the first `headers` cells of a row say what the row is about, the others are figures or notes."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    headers: int = 1
+
+    def numeric(self, column: int) -> bool:
+        """Whether a column holds figures, which are set to the right."""
+        return any(row[column].figure is not None for row in self.rows)
+
+
+def markdown_table(table: Table) -> str:
+    """A Markdown table without its caption."""
+    rule = ["---:" if table.numeric(index) else "---" for index in range(len(table.columns))]
+    lines = [list(map(markdown, table.columns)), rule, *([markdown(str(cell)) for cell in row] for row in table.rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def attacks_table(leak: Leak, where: str = "") -> Table:
+    """Every attacker on one tap and attribute, in the order of tuning; `where` is the leak's own place."""
+    rows = []
+    for index in order(leak):
+        attack, at = leak.attacks[index], f"{where}.attacks.{index}"
+        rows.append(
+            (
+                Cell(attack.attacker + (" (best)" if index == leak.best else "")),
+                Cell(attack.representation),
+                Cell(f"{attack.numbers:,}", figure=attack.numbers, where=f"{at}.numbers"),
+                _share(attack.tuning, f"{at}.tuning"),
+                _estimate(attack.accuracy, f"{at}.accuracy"),
+                _estimate(attack.excess, f"{at}.excess", points),
+                _estimate(attack.balanced_accuracy, f"{at}.balanced_accuracy"),
+                _estimate(attack.auc, f"{at}.auc", number),
+                _estimate(attack.bits, f"{at}.bits", number),
+                _share(attack.spread, f"{at}.spread"),
+                Cell(str(attack.seeds), figure=attack.seeds, where=f"{at}.seeds"),
+                Cell(number(attack.seconds, 1), figure=attack.seconds, where=f"{at}.seconds"),
+                Cell(attack.note),
+            )
+        )
+    figures = ("numbers", "tuning %", "accuracy %", "excess", "balanced %", "AUC", "bits", "spread", "seeds", "seconds")
+    table = Table(f"{leak.attribute} from {leak.tap}", ("attacker", "sees", *figures, "note"), tuple(rows))
+    return _without_empty(table)
+
+
+def leaks_table(findings: Findings) -> Table:
+    """What is left to read of each attribute at each tap of the audited network, by its best attacker."""
+    rows = []
+    network = findings.audited
+    for index, leak in enumerate(network.leaks):
+        at, best = f"networks.0.leaks.{index}", leak.headline
+        attack = f"{at}.attacks.{leak.best}"
+        protected = " *" if f"{leak.tap}-{leak.attribute}" in network.protected else ""
+        change = DASH_CELL if leak.change is None else _estimate(leak.change, f"{at}.change", points)
+        robustness = DASH_CELL if leak.robustness is None else _share(leak.robustness, f"{at}.robustness", points)
+        saving = _estimate(leak.code_length, f"{at}.code_length", number)
+        rows.append(
+            (
+                Cell(leak.attribute),
+                Cell(leak.tap + protected),
+                _share(leak.majority, f"{at}.majority"),
+                _reference(findings, "unprotected", leak),
+                _estimate(best.accuracy, f"{attack}.accuracy"),
+                _estimate(best.excess, f"{attack}.excess", points),
+                change,
+                robustness,
+                _estimate(best.bits, f"{attack}.bits", number),
+                Cell(number(leak.entropy), figure=leak.entropy, where=f"{at}.entropy"),
+                saving,
+                _estimate(best.auc, f"{attack}.auc", number),
+                _estimate(best.balanced_accuracy, f"{attack}.balanced_accuracy"),
+                Cell(f"{leak.samples:,}", figure=leak.samples, where=f"{at}.class_counts"),
+                Cell(attack_name(best)),
+            )
+        )
+    figures = ("majority %", "unprotected %", "this network %", "excess", "change", "robustness %", "bits", "entropy")
+    more = ("code length", "AUC", "balanced %", "samples", "best attacker")
+    caption = "What the best attacker reads from the audited network" + (" (* protected)" if network.protected else "")
+    return _without_empty(Table(caption, ("attribute", "tap", *figures, *more), tuple(rows), headers=2))
+
+
+def controls_table(findings: Findings) -> Table:
+    """Figures to read the others by: without the network, by known adversaries, and from a network never trained."""
+    rows = [
+        (
+            Cell(control.attribute),
+            Cell(CONTROLS.get(control.kind, control.kind)),
+            Cell(control.tap or DASH),
+            Cell(DASH) if (majority := _majority(findings, control)) is None else majority,
+            _estimate(control.accuracy, f"controls.{index}.accuracy"),
+            _estimate(control.balanced_accuracy, f"controls.{index}.balanced_accuracy"),
+        )
+        for index, control in enumerate(findings.controls)
+    ]
+    for place, network in enumerate(findings.networks):
+        for index, leak in enumerate(network.leaks if network.role == "random" else ()):
+            at, best = f"networks.{place}.leaks.{index}", leak.headline
+            rows.append(
+                (
+                    Cell(leak.attribute),
+                    Cell("best attacker on a network never trained"),
+                    Cell(leak.tap),
+                    _share(leak.majority, f"{at}.majority"),
+                    _estimate(best.accuracy, f"{at}.attacks.{leak.best}.accuracy"),
+                    _estimate(best.balanced_accuracy, f"{at}.attacks.{leak.best}.balanced_accuracy"),
+                )
+            )
+    columns = ("attribute", "adversary", "tap", "majority %", "accuracy %", "balanced %")
+    known = list(dict.fromkeys(leak.attribute for leak in findings.audited.leaks))
+    rows.sort(key=lambda row: known.index(row[0].text) if row[0].text in known else len(known))
+    return Table("Controls: figures to read the others by", columns, tuple(rows), headers=2)
+
+
+def protocol_table(findings: Findings) -> Table:
+    """How the figures came about."""
+    protocol = findings.protocol
+    names = {
+        "fitting": "samples that attackers are fitted on",
+        "tuning": "samples that choose among them",
+        "testing": "test samples, judged once",
+        "seeds": "seeds of each attacker",
+        "confidence": "confidence of intervals",
+        "resamples": "bootstrap resamples",
+        "components": "principal components kept of a tap",
+        "precision": "precision",
+        "device": "device",
+        "seconds": "seconds",
+        "peak_memory_gib": "peak memory, GiB",
+    }
+    rows = []
+    for key, value in dataclasses.asdict(protocol).items():
+        shown = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+        figure = None if isinstance(value, str) else value
+        rows.append((Cell(names[key]), Cell(shown, figure=figure, where=f"protocol.{key}")))
+    return Table("Protocol", ("what", "value"), tuple(rows))
+
+
+def networks_table(findings: Findings) -> Table:
+    """The networks under attack, and how well each does its own work."""
+    rows = []
+    for place, network in enumerate(findings.networks):
+        at = f"networks.{place}"
+        rows.append(
+            (
+                Cell(network.role),
+                Cell(network.stage or DASH),
+                _estimate(network.utility, f"{at}.utility"),
+                _share(network.utility_majority, f"{at}.utility_majority"),
+                Cell(network.objective or DASH),
+                DASH_CELL
+                if network.lambda_ is None
+                else Cell(f"{network.lambda_:g}", figure=network.lambda_, where=f"{at}.lambda_"),
+                Cell(", ".join(network.protected) or DASH),
+                Cell(network.affinity or DASH),
+                Cell(network.checkpoint or DASH),
+                Cell(network.sha256 or DASH),
+            )
+        )
+    columns = ("network", "stage", f"{findings.audited.target} %", "majority %", "objective", "lambda")
+    return Table("Networks and their utility", (*columns, "protected", "affinity", "checkpoint", "sha256"), tuple(rows))
+
+
+def order(leak: Leak) -> list[int]:
+    """Attacks by tuning accuracy, the chosen one first; what is undefined last."""
+    tuning = [attack.tuning if attack.tuning == attack.tuning else -1.0 for attack in leak.attacks]
+    return sorted(range(len(tuning)), key=lambda index: (index != leak.best, -tuning[index], index))
+
+
+def print_summary(findings: Findings, console: Console | None = None) -> None:
+    """Print the verdicts and one line per tap and attribute; fits 80 columns."""
+    console = console or Console(width=max(80, Console().width))
+    network = findings.audited
+    utility = (
+        f"{network.target}: {percent(network.utility.value)} % right (majority {percent(network.utility_majority)} %)"
+    )
+    table = RichTable(
+        box=SIMPLE_HEAD,
+        padding=0,
+        collapse_padding=True,
+        caption="best: the attacker with the best tuning accuracy; excess over the majority, in points",
+    )
+    for heading in ("attribute", "tap"):
+        table.add_column(heading, overflow="fold", min_width=9)
+    for heading in ("major.", "unprot.", "best (interval)", "excess", "bits"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for leak in network.leaks:
+        best = leak.headline
+        table.add_row(
+            Text(leak.attribute),
+            Text(leak.tap),
+            percent(leak.majority),
+            _reference(findings, "unprotected", leak).text,
+            f"{percent(best.accuracy.value)} ({interval(best.accuracy)})",
+            points(best.excess.value),
+            number(best.bits.value),
+        )
+    console.print(Text(utility))
+    console.print(table)
+    for judged in verdicts(findings):
+        console.print(Text(f"- {judged.sentence}"))
+
+
+DASH_CELL = Cell(DASH)
+
+
+def _share(share: float, where: str, show: Callable[[float], str] = percent) -> Cell:
+    return Cell(show(share), figure=share, where=where)
+
+
+def _estimate(estimate: Estimate, where: str, show: Callable[[float], str] = percent) -> Cell:
+    ends = interval(estimate, show)
+    return Cell(show(estimate.value), "" if ends == DASH else ends, estimate, where)
+
+
+def _reference(findings: Findings, role: str, leak: Leak) -> Cell:
+    """The best attacker's accuracy on another network, at the same tap."""
+    for place, network in enumerate(findings.networks):
+        for index, other in enumerate(network.leaks if network.role == role else ()):
+            if (other.tap, other.attribute) == (leak.tap, leak.attribute):
+                return _estimate(
+                    other.headline.accuracy, f"networks.{place}.leaks.{index}.attacks.{other.best}.accuracy"
+                )
+    return DASH_CELL
+
+
+def _majority(findings: Findings, control: Control) -> Cell | None:
+    """The majority of a control's attribute, which it shares with the leaks."""
+    network: NetworkFindings = findings.audited
+    return next(
+        (
+            _share(leak.majority, f"networks.0.leaks.{index}.majority")
+            for index, leak in enumerate(network.leaks)
+            if leak.attribute == control.attribute
+        ),
+        None,
+    )
+
+
+def _without_empty(table: Table) -> Table:
+    """Without columns in which nothing is said."""
+    kept = [
+        index
+        for index in range(len(table.columns))
+        if not table.rows or any(row[index].text not in ("", DASH) for row in table.rows)
+    ]
+    rows = tuple(tuple(row[index] for index in kept) for row in table.rows)
+    return dataclasses.replace(table, columns=tuple(table.columns[index] for index in kept), rows=rows)

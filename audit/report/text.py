@@ -1,0 +1,59 @@
+"""How figures are written, everywhere alike: percent and bits with intervals; what is undefined is an en dash."""
+
+import html
+import math
+import re
+from collections.abc import Callable
+
+from privatenet.audit.attack.findings import Attack, Estimate
+
+DASH = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
+_MARKDOWN = re.compile(r"([\\`*|\[\]#~])")
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A figure as it is, for example bits."""
+    return f"{value:z,.{digits}f}".replace("-", _MINUS) if math.isfinite(value) else DASH
+
+
+def percent(share: float) -> str:
+    """A share of 1 in percent, without the sign."""
+    return number(100 * share, 1)
+
+
+def points(share: float) -> str:
+    """A difference of two shares in percentage points, always with its sign."""
+    return f"{100 * share:+z,.1f}".replace("-", _MINUS) if math.isfinite(share) else DASH
+
+
+def interval(estimate: Estimate, show: Callable[[float], str] = percent) -> str:
+    """`85.5 to 89.2`; a dash where either end is undefined."""
+    ends = (estimate.low, estimate.high)
+    return f"{show(ends[0])} to {show(ends[1])}" if all(map(math.isfinite, ends)) else DASH
+
+
+def whole(estimate: Estimate, show: Callable[[float], str] = percent, unit: str = "") -> str:
+    """`87.5 % (85.5 to 89.2)`; the value alone where it has no interval."""
+    value, ends = show(estimate.value), interval(estimate, show)
+    return value if value == DASH else f"{value}{unit}" if ends == DASH else f"{value}{unit} ({ends})"
+
+
+def count(samples: int, thing: str = "test face") -> str:
+    """`no test face`, `1 test face`, `1,238 test faces`."""
+    return f"no {thing}" if samples == 0 else f"{samples:,} {thing}{'' if samples == 1 else 's'}"
+
+
+def listed(items: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def attack_name(attack: Attack) -> str:
+    """Attacker and what it looks at: `mlp2, whitened`."""
+    return f"{attack.attacker}, {attack.representation}" if attack.representation else attack.attacker
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return _MARKDOWN.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))

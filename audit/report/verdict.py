@@ -1,0 +1,174 @@
+"""What the figures allow to say about each private attribute, in one sentence that claims no more than they do."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from privatenet.audit.attack.findings import Findings, Leak
+from privatenet.audit.report.text import attack_name, count, listed, number, percent, points, whole
+
+FEW = 100
+"""Below this many test samples nothing is said to be hidden."""
+RARE = 10
+"""Of a class with fewer test samples than this, nothing is said to be known."""
+WIDE = 0.05
+"""Where an interval still allows more excess accuracy than this, nothing is said to be hidden."""
+
+Status = Literal["leaks", "undecided", "none found"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One private attribute's sentence, and the leak that it quotes."""
+
+    attribute: str
+    status: Status
+    sentence: str
+    leak: Leak
+
+
+def verdicts(findings: Findings) -> tuple[Verdict, ...]:
+    """A verdict on every private attribute of the audited network, in the findings' order.
+
+    It quotes the tap whose best attacker did best in tuning, so the test samples do not choose what they are to judge;
+    but a tap that leaks comes before one that does not, as a leak anywhere is a leak.
+    """
+    leaks = findings.audited.leaks
+    return tuple(
+        _judge(sharpest([leak for leak in leaks if leak.attribute == attribute]), findings)
+        for attribute in dict.fromkeys(leak.attribute for leak in leaks)
+    )
+
+
+def verdict(leak: Leak, findings: Findings) -> str:
+    """One sentence on the attribute of `leak`, over all taps of the audited network, with the figures of `leak`.
+
+    "leaks" needs one tap where the interval of the best attacker (chosen by tuning) lies above what tells nothing: in
+    accuracy, above the majority class; or else in usable bits above 0; or, if every class that occurs has `RARE` test
+    samples or more, in balanced accuracy above one over the number of these classes, or in AUC above 0.5.
+    "no leak found" needs `FEW` test samples at every tap and intervals that allow at most `WIDE` excess accuracy.
+    All else is undecided, and so is an attribute of which less than two classes are tested. Intervals are those of the
+    protocol's confidence, of each tap by itself: of many taps that tell nothing, a few will seem to tell something.
+    """
+    return _judge(leak, findings).sentence
+
+
+def comparison(leak: Leak, findings: Findings) -> str:
+    """A second sentence: what the unprotected network gives away at the same tap; empty where it was not attacked."""
+    unprotected = findings.network("unprotected")
+    reference = unprotected.leak(leak.tap, leak.attribute) if unprotected else None
+    if reference is None or leak.change is None:
+        return ""
+    there = percent(reference.headline.accuracy.value)
+    return f"On the unprotected network it is {there} %: a change of {whole(leak.change, points, ' points')}."
+
+
+def sharpest(leaks: Sequence[Leak]) -> Leak:
+    """The leak to quote of several taps: one that surely leaks before one that does not, then by tuning accuracy."""
+
+    def rank(leak: Leak) -> tuple[bool, bool, float]:
+        sign, tuning = _sign(leak), leak.headline.tuning
+        return sign == "accuracy", sign != "", tuning if math.isfinite(tuning) else -math.inf
+
+    return max(leaks, key=rank)
+
+
+def _judge(leak: Leak, findings: Findings) -> Verdict:
+    taps = [other for other in findings.audited.leaks if other.attribute == leak.attribute]
+    leaking = sum(_sign(tap) != "" for tap in taps)
+    sign = _sign(leak)
+    name, limits = leak.attribute, _limits(leak)
+    status: Status
+    if _present(leak) < 2:
+        seen = [kind for kind, size in zip(leak.classes, leak.class_counts, strict=True) if size]
+        only = f"all {count(leak.samples)} are of class {seen[0]}" if seen else "no test face has a label for it"
+        status, sentence = "undecided", f"{name} cannot be judged: {only}"
+    elif sign:
+        place = f" at {leaking} of {len(taps)} taps" if len(taps) > 1 else ""
+        form = "" if sign == "accuracy" else ", though not in accuracy"
+        status, sentence = "leaks", f"{name} leaks{place}{form}: {_best(leak)}{_evidence(leak, sign)}{limits}"
+    elif leaking:
+        status, sentence = "leaks", f"{name} leaks at {leaking} of {len(taps)} taps, but not surely at this one: "
+        sentence += f"{_best(leak)}{_evidence(leak, 'accuracy')}{limits}"
+    else:
+        status, sentence = _without_sign(leak, taps, findings.protocol.confidence)
+    return Verdict(name, status, sentence + ".", leak)
+
+
+def _without_sign(leak: Leak, taps: Sequence[Leak], confidence: float) -> tuple[Status, str]:
+    """Absence of evidence: hidden as far as these attackers can tell, or too little to say."""
+    everyone = [attack for tap in taps for attack in tap.attacks]
+    room = [tap.headline.excess.high for tap in taps]
+    if not all(map(math.isfinite, room)):
+        return "undecided", f"{leak.attribute} is undecided: its figures are undefined{_limits(leak)}"
+    where = "" if len(taps) == 1 else f" at any of {len(taps)} taps"
+    majority = f"the majority class ({percent(leak.majority)} % of {count(leak.samples)})"
+    if all(attack.excess.value <= 0 for attack in everyone):
+        done = f"no attacker did better than {majority}{where}"
+    else:
+        done = f"the best attacker was not surely better than {majority}{where}"
+    most = max(0.0, *room)
+    allowed = (
+        f"{100 * confidence:.3g} % interval{'s' if len(taps) > 1 else ''} still allow{'s' if len(taps) == 1 else ''}"
+    )
+    closing = f"; the {allowed} up to {percent(most)} points{_limits(leak)}"
+    if most > WIDE or min(tap.samples for tap in taps) < FEW:
+        return "undecided", f"{leak.attribute} is undecided: {done}{closing}"
+    return "none found", f"No leak of {leak.attribute} was found, which is no proof of none: {done}{closing}"
+
+
+def _sign(leak: Leak) -> str:
+    """By which figure the best attacker surely tells something: accuracy, bits, balanced, auc, or empty."""
+    best, present = leak.headline, _present(leak)
+    if present < 2:
+        return ""
+    # Resampling a handful of one class says nothing about that class, so its recall would look surer than it is.
+    firm = all(size >= RARE for size in leak.class_counts if size)
+    signs = {
+        "accuracy": best.excess.low > 0,
+        "bits": best.bits.low > 0,
+        "balanced": firm and best.balanced_accuracy.low > 1 / present,
+        "auc": firm and best.auc.low > 0.5,
+    }
+    return next((sign for sign, shown in signs.items() if shown), "")
+
+
+def _best(leak: Leak) -> str:
+    best = leak.headline
+    who = f"the best of {len(leak.attacks)} attackers" if len(leak.attacks) > 1 else "the one attacker"
+    right = whole(best.accuracy, percent, " %")
+    return f"at {leak.tap} {who} ({attack_name(best)}) is right for {right} of {count(leak.samples)}"
+
+
+def _evidence(leak: Leak, sign: str) -> str:
+    best, majority = leak.headline, f"; always answering the majority gives {percent(leak.majority)} %"
+    match sign:
+        case "bits":
+            told = (
+                f"its answers tell {whole(best.bits, number, ' bits')} of the {number(leak.entropy)} that a label holds"
+            )
+        case "balanced":
+            recall, chance = whole(best.balanced_accuracy, percent, " %"), percent(1 / _present(leak))
+            told = f"over the classes it finds {recall} on average, where guessing finds {chance} %"
+        case "auc":
+            told = f"it ranks the classes with an AUC of {whole(best.auc, number)}, where guessing gives 0.50"
+        case _:
+            return majority
+    return f"{majority}, but {told}"
+
+
+def _limits(leak: Leak) -> str:
+    """What the samples are too few for."""
+    rare = [
+        f"{name} ({count(size) if size else 'none'})"
+        for name, size in zip(leak.classes, leak.class_counts, strict=True)
+        if size < RARE
+    ]
+    shown = rare if len(rare) <= 3 else [*rare[:2], f"{len(rare) - 2} more classes"]
+    few = f", few to judge by (only {count(leak.samples)})" if leak.samples < FEW else ""
+    return few + (f"; too few test faces to say anything of {listed(shown)}" if rare else "")
+
+
+def _present(leak: Leak) -> int:
+    return sum(size > 0 for size in leak.class_counts)

@@ -1,0 +1,90 @@
+"""A data set at a glance: a table of its classes, and a sheet of its faces by target class."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from rich.table import Table
+
+from privatenet.data_shards.errors import DataError
+from privatenet.data_shards.files import replacing
+from privatenet.data_shards.shards.manifest import Manifest, Split, open_split
+
+_COLUMNS = 12
+_CELL = 96  # a face's side
+_GAP = 6
+_MARGIN = 28
+_BAND = 26  # between two classes
+_TITLE = 56
+_TITLE_FONT, _CLASS_FONT, _COUNT_FONT = (ImageFont.load_default(size) for size in (24, 22, 16))
+_INK, _FAINT, _PAPER = "#1d2433", "#6b7386", "#ffffff"
+
+
+def class_table(manifest: Manifest) -> Table:
+    """Per attribute and class the number of samples in each split and their share of the split."""
+    table = Table(title=f"{manifest.schema.name}, {manifest.image_size[1]}x{manifest.image_size[0]} pixels")
+    table.add_column("attribute")
+    table.add_column("class")
+    for split in manifest.splits:
+        table.add_column(split, justify="right")
+        table.add_column("%", justify="right", style="dim")
+    counts = {split: manifest.class_counts(split) for split in manifest.splits}
+    for attribute in manifest.schema.attributes:
+        classes = next(iter(counts.values()))[attribute.name]
+        role = " (target)" if attribute.name == manifest.schema.target else ""
+        role = " (private)" if attribute.name in manifest.schema.private else role
+        for row, name in enumerate(classes):
+            cells = []
+            for split in manifest.splits:
+                count = counts[split][attribute.name][name]
+                cells += [f"{count:,}", f"{100 * count / manifest.num_samples(split):.1f}"]
+            table.add_row(attribute.name + role if row == 0 else "", name, *cells)
+        table.add_section()
+    table.add_row(
+        "samples", "", *(cell for split in manifest.splits for cell in (f"{manifest.num_samples(split):,}", ""))
+    )
+    return table
+
+
+def contact_sheet(directory: Path, split: str, out_png: Path, rows: int = 2, seed: int = 0) -> None:
+    """Write a PNG with up to `rows` rows of faces of each target class, drawn at random from `split` by `seed`."""
+    if rows < 1:
+        raise DataError(f"rows of faces is {rows}, accepted: 1 or more")
+    if not out_png.parent.is_dir():
+        raise DataError(f"{out_png.parent}: no such folder for the sheet")
+    samples = open_split(directory, split)
+    schema = samples.schema
+    classes = schema.attribute(schema.target).classes
+    labels = samples.labels[:, schema.names.index(schema.target)]
+    members = [np.flatnonzero(labels == label) for label in range(len(classes))]
+    generator = np.random.default_rng(seed)
+    drawn = [generator.permutation(of_class)[: rows * _COLUMNS] for of_class in members]
+
+    caption = _GAP * 4 + int(max(_CLASS_FONT.getlength(name) for name in classes))
+    heights = [max(1, -(-len(chosen) // _COLUMNS)) * (_CELL + _GAP) + _BAND for chosen in drawn]
+    width = 2 * _MARGIN + caption + _COLUMNS * (_CELL + _GAP) - _GAP
+    sheet = Image.new("RGB", (width, 2 * _MARGIN + _TITLE + sum(heights) - _BAND - _GAP), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    title = f"{schema.name}, {split}: {len(samples):,} samples by {schema.target}"
+    draw.text((_MARGIN, _MARGIN), title, _INK, _TITLE_FONT)
+    top = _MARGIN + _TITLE
+    for name, of_class, chosen, height in zip(classes, members, drawn, heights, strict=True):
+        share = 100 * len(of_class) / len(samples)
+        draw.text((_MARGIN, top + 4), name, _INK, _CLASS_FONT)
+        draw.text((_MARGIN, top + 34), f"{len(of_class):,}, {share:.1f} %", _FAINT, _COUNT_FONT)
+        _paste_faces(sheet, samples, chosen, left=_MARGIN + caption, top=top)
+        top += height
+    with replacing(out_png) as stream:
+        sheet.save(stream, "PNG")
+
+
+def _paste_faces(sheet: Image.Image, samples: Split, chosen: npt.NDArray[np.int64], left: int, top: int) -> None:
+    for place, sample in enumerate(chosen):
+        row, column = divmod(place, _COLUMNS)
+        with Image.open(io.BytesIO(samples.read(int(sample))), formats=("JPEG",)) as face:
+            face.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)
+            x = left + column * (_CELL + _GAP) + (_CELL - face.width) // 2
+            y = top + row * (_CELL + _GAP) + (_CELL - face.height) // 2
+            sheet.paste(face, (x, y))

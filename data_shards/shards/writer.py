@@ -1,0 +1,265 @@
+"""From a source to a folder of shards: in parallel, resumable, and the same bytes whatever the number of workers.
+
+A shard is written under another name, flushed, renamed, and only then gets its index; the manifest comes last. So
+whatever has its place is whole, and a build that was stopped goes on with the shards that are not.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from privatenet.data_shards.errors import DataError
+from privatenet.data_shards.files import PART, file_sha256, replacing
+from privatenet.data_shards.shards.manifest import VERSION, Index, Manifest, Shard, Skipped, index_name
+from privatenet.data_shards.shards.picture import MAX_SIDE, MIN_SIDE, PictureError, picture_size, to_jpeg
+from privatenet.data_shards.sources.schema import Schema
+from privatenet.data_shards.sources.source import Record, Source, check_records
+
+BUILD = "build.json"
+
+_TAR = {"user": "privatenet", "group": "privatenet", "mode": 0o444, "mtime": 0, "encoder": False}
+
+
+def build(
+    source: Source,
+    out: Path,
+    *,
+    samples_per_shard: int = 1024,
+    workers: int = 1,
+    image_size: int | None = None,
+    on_corrupt: Literal["error", "skip"] = "error",
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Shard `source` into the folder `out` and return its manifest; what `out` already has of it is kept.
+
+    `image_size` makes every picture square with that side, otherwise all must have one size already. Corrupt pictures
+    stop the build, or with `on_corrupt="skip"` are left out and listed in the manifest. `progress` is told (samples
+    done, samples in all) after each shard. Raises DataError before anything is written where the records or options
+    are wrong or `out` holds something else.
+    """
+    _check_options(samples_per_shard, workers, image_size, on_corrupt)
+    check_records(source.records, source.schema)
+    plan = plan_shards(source.records, samples_per_shard)
+    skip_corrupt = on_corrupt == "skip"
+    size = _first_size(source, plan, skip_corrupt) if image_size is None else (image_size, image_size)
+    _claim(out, source, samples_per_shard, image_size)
+    job = _Job(source, out, plan, size, fit=image_size is not None, skip_corrupt=skip_corrupt)
+
+    splits: dict[str, list[Shard]] = {}
+    skipped: list[Skipped] = []
+    done = 0
+    with _shard_maker(job, workers) as made:
+        for shard, left_out in made:
+            splits.setdefault(_split_of(shard.name), []).append(shard)
+            skipped += left_out
+            done += shard.samples + len(left_out)
+            if progress is not None:
+                progress(done, len(source.records))
+    manifest = Manifest(
+        VERSION, source.schema, size, {split: tuple(shards) for split, shards in splits.items()}, tuple(skipped)
+    )
+    for split in manifest.splits:
+        if manifest.num_samples(split) == 0:
+            first = next(sample.reason for sample in skipped if sample.split == split)
+            raise DataError(f"split '{split}' has no picture that decodes; the first: {first}")
+    manifest.save(out)
+    return manifest
+
+
+def plan_shards(records: Sequence[Record], samples_per_shard: int) -> dict[str, list[Record]]:
+    """Which records go into which shard: by split, shuffled by the hash of the name, cut into equal runs.
+
+    Lists are often sorted by class; hashing spreads the classes over the shards, the same way each time.
+    """
+    by_split: dict[str, list[Record]] = {}
+    for record in records:
+        by_split.setdefault(record.split, []).append(record)
+    plan = {}
+    for split, members in by_split.items():
+        members.sort(key=lambda record: hashlib.sha256(record.name.encode()).digest())
+        for number, start in enumerate(range(0, len(members), samples_per_shard)):
+            plan[f"{split}-{number:06d}.tar"] = members[start : start + samples_per_shard]
+    return plan
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a worker needs in order to make any shard."""
+
+    source: Source
+    out: Path
+    plan: dict[str, list[Record]]
+    size: tuple[int, int]
+    fit: bool
+    skip_corrupt: bool
+
+
+_Made = tuple[Shard, list[Skipped]]
+
+_worker_job: _Job | None = None  # set once in each process of the pool, instead of travelling with every shard
+
+
+@contextmanager
+def _shard_maker(job: _Job, workers: int) -> Iterator[Iterator[_Made]]:
+    """The plan's shards, made in this process or in a pool, in the order of the plan."""
+    if workers == 1:
+        yield (_make_shard(job, name) for name in job.plan)
+        return
+    spawn = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of whatever is loaded here
+    with ProcessPoolExecutor(min(workers, len(job.plan)), spawn, initializer=_take_job, initargs=(job,)) as pool:
+        try:
+            yield pool.map(_make_shard_of_worker_job, job.plan)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _take_job(job: _Job) -> None:
+    global _worker_job
+    _worker_job = job
+
+
+def _make_shard_of_worker_job(name: str) -> _Made:
+    assert _worker_job is not None
+    return _make_shard(_worker_job, name)
+
+
+def _make_shard(job: _Job, name: str) -> _Made:
+    index = _finished(job, name)
+    if index is None:
+        index = _write_tar(job, name)
+        with replacing(job.out / index_name(name)) as stream:
+            stream.write(index.encode())
+    skipped = [Skipped(split=_split_of(name), **entry) for entry in index.skipped]
+    return _describe(name, index, job.source.schema), skipped
+
+
+def _finished(job: _Job, name: str) -> Index | None:
+    """The index of a shard that an earlier build finished, None where it has to be made."""
+    path, tar = job.out / index_name(name), job.out / name
+    if not (path.is_file() and tar.is_file()):
+        return None
+    try:
+        index = Index.decode(path.read_bytes(), path)
+    except DataError:  # damaged since: to be made again
+        return None
+    whole = tar.stat().st_size == index.tar_bytes and file_sha256(tar) == index.tar_sha256
+    return index if whole and (job.skip_corrupt or not index.skipped) else None
+
+
+def _write_tar(job: _Job, name: str) -> Index:
+    # Imported here, as it brings torch: seconds that a look at the manifest need not wait for.
+    from webdataset.writer import TarWriter
+
+    sizes: dict[str, int] = {}
+    labels, skipped = [], []
+    with replacing(job.out / name) as stream, TarWriter(stream, **_TAR) as tar:
+        for record in job.plan[name]:
+            try:
+                picture = to_jpeg(job.source.read(record), record.location, job.size, job.fit)
+            except PictureError as error:
+                if not job.skip_corrupt:
+                    raise PictureError(f"{error}; `--on-corrupt skip` leaves such pictures out") from error
+                skipped.append({"name": record.name, "reason": str(error)})
+                continue
+            sizes[record.name] = len(picture)
+            labels.append(record.labels)
+            tar.write({"__key__": record.name, "jpg": picture, "json": _label_json(record, job.source.schema)})
+    path = job.out / name
+    offsets = _picture_offsets(path)
+    return Index(
+        names=list(sizes),
+        offsets=[offsets[name] for name in sizes],
+        sizes=list(sizes.values()),
+        labels={attribute: [row[i] for row in labels] for i, attribute in enumerate(job.source.schema.names)},
+        skipped=skipped,
+        tar_bytes=path.stat().st_size,
+        tar_sha256=file_sha256(path),
+    )
+
+
+def _picture_offsets(path: Path) -> dict[str, int]:
+    """Where each picture's bytes begin; asked of the tar, as headers grow with long or foreign names."""
+    with tarfile.open(path) as tar:
+        return {member.name.removesuffix(".jpg"): member.offset_data for member in tar if member.name.endswith(".jpg")}
+
+
+def _label_json(record: Record, schema: Schema) -> bytes:
+    return json.dumps(dict(zip(schema.names, record.labels, strict=True))).encode()
+
+
+def _describe(name: str, index: Index, schema: Schema) -> Shard:
+    counts = {
+        attribute.name: tuple(index.labels[attribute.name].count(label) for label in range(len(attribute.classes)))
+        for attribute in schema.attributes
+    }
+    index_sha256 = hashlib.sha256(index.encode()).hexdigest()
+    return Shard(name, len(index.names), index.tar_bytes, index.tar_sha256, index_sha256, counts)
+
+
+def _first_size(source: Source, plan: dict[str, list[Record]], skip_corrupt: bool) -> tuple[int, int]:
+    """The size that all pictures must have: that of the first one that is not corrupt."""
+    for record in (record for records in plan.values() for record in records):
+        try:
+            return picture_size(source.read(record), record.location)
+        except PictureError:
+            if not skip_corrupt:
+                raise
+    raise DataError("no picture decodes, accepted: at least one in each split")
+
+
+def _claim(out: Path, source: Source, samples_per_shard: int, image_size: int | None) -> None:
+    """Make `out` the place of this data set, or see that it is already; DataError where it is anything else's."""
+    note = out / BUILD
+    content = _build_note(source, samples_per_shard, image_size)
+    if note.is_file():
+        if note.read_bytes() != content:
+            raise DataError(
+                f"{out}: holds shards of other records or options, accepted: the same ones again, or another folder; "
+                "delete it if it is no longer needed"
+            )
+        return
+    if out.exists() and (not out.is_dir() or any(path.suffix != PART for path in out.iterdir())):
+        raise DataError(f"{out}: is not empty and not a data set of ours, accepted: a new or empty folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be made: {error.strerror}") from error
+    with replacing(note) as stream:
+        stream.write(content)
+
+
+def _build_note(source: Source, samples_per_shard: int, image_size: int | None) -> bytes:
+    """What decides which bytes go into which shard, short of the pictures themselves."""
+    digest = hashlib.sha256(json.dumps(source.schema.to_dict()).encode())
+    for record in source.records:
+        digest.update(json.dumps([record.name, record.split, record.labels, record.location]).encode())
+    note = {
+        "version": VERSION,
+        "samples_per_shard": samples_per_shard,
+        "image_size": image_size,
+        "records": len(source.records),
+        "records_sha256": digest.hexdigest(),
+    }
+    return json.dumps(note, indent=1).encode() + b"\n"
+
+
+def _check_options(samples_per_shard: int, workers: int, image_size: int | None, on_corrupt: str) -> None:
+    for name, value in (("samples per shard", samples_per_shard), ("workers", workers)):
+        if value < 1:
+            raise DataError(f"{name} is {value}, accepted: 1 or more")
+    if image_size is not None and not MIN_SIDE <= image_size <= MAX_SIDE:
+        raise DataError(f"image size is {image_size}, accepted: {MIN_SIDE} to {MAX_SIDE} pixels a side")
+    if on_corrupt not in ("error", "skip"):
+        raise DataError(f"on_corrupt is '{on_corrupt}', accepted: error, skip")
+
+
+def _split_of(shard_name: str) -> str:
+    return shard_name.rpartition("-")[0]
