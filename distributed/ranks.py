@@ -3,26 +3,41 @@
 import os
 import socket
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from threadpoolctl import threadpool_limits
 
+STEP_TIMEOUT = timedelta(minutes=15)
+"""How long a rank waits for another in a collective call of training."""
+CONTROL_TIMEOUT = timedelta(days=2)
+"""How long ranks wait for a decision: for as long as one of them may take to fetch, decode or measure alone."""
+
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place: `rank` of `world_size`, `local_rank` of `local_world_size` on this machine, its device."""
+    """This process's place: `rank` of `world_size`, `local_rank` of `local_world_size` on this machine, its device.
+
+    `control` is the process group, over the CPU, in which ranks decide together (see agree.py); None without others.
+    """
 
     rank: int
     world_size: int
     local_rank: int
     local_world_size: int
     device: torch.device
+    control: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
         """Whether this is the rank that prints, tracks and writes."""
         return self.rank == 0
+
+    @property
+    def first_here(self) -> bool:
+        """Whether this is the first rank on its machine: the one that does what each machine needs once."""
+        return self.local_rank == 0
 
 
 @dataclass(frozen=True)
@@ -57,8 +72,10 @@ def join(place: Place | None = None) -> Ranks:
         threadpool_limits(threads)  # of NumPy's and scikit-learn's libraries
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what DeepSpeed would find out, with a warning
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=world_size)
-    return Ranks(rank, world_size, local_rank, local_world_size, device)
+        backend = "nccl" if cuda else "gloo"
+        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
+    control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT) if world_size > 1 else None
+    return Ranks(rank, world_size, local_rank, local_world_size, device, control)
 
 
 def _tell(place: Place) -> None:

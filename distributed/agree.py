@@ -1,0 +1,71 @@
+"""Ranks decide together: no rank returns or raises alone before a collective call of the others.
+
+Two verbs, which all ranks call together. What they exchange goes over the CPU in a process group of its own, so that
+long work of one rank does not run into the time limit of the training's collective calls.
+"""
+
+import socket
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch.distributed as dist
+
+from privatenet.distributed.ranks import Ranks
+
+T = TypeVar("T")
+
+
+class RankError(RuntimeError):
+    """Another rank failed; the message names the rank, its machine and its error."""
+
+
+def first(ranks: Ranks, work: Callable[[], T]) -> T:
+    """Do `work` on the first rank; every rank returns its result, or raises its error."""
+    if ranks.world_size == 1:
+        return work()
+    outcome: list[T | None] = [None]
+    failure: Exception | None = None
+    if ranks.first:
+        outcome, failure = _attempt(work)
+    message: list[object] = [outcome[0], _portable(failure, ranks)]
+    dist.broadcast_object_list(message, src=0, group=ranks.control)
+    if failure is not None:
+        raise failure
+    if isinstance(message[1], Exception):
+        raise message[1]
+    return message[0]  # type: ignore[return-value]
+
+
+def everyone(ranks: Ranks, work: Callable[[], T]) -> list[T]:
+    """Do `work` on every rank; every rank returns all results by rank, or raises the error of the lowest rank that failed.
+
+    A rank that failed itself raises its own error.
+    """
+    if ranks.world_size == 1:
+        return [work()]
+    outcome, failure = _attempt(work)
+    messages: list[tuple[T | None, Exception | None]] = [(None, None)] * ranks.world_size
+    dist.all_gather_object(messages, (outcome[0], _portable(failure, ranks)), group=ranks.control)
+    if failure is not None:
+        raise failure
+    for _, error in messages:
+        if error is not None:
+            raise error
+    return [result for result, _ in messages]  # type: ignore[misc]
+
+
+def _attempt(work: Callable[[], T]) -> tuple[list[T | None], Exception | None]:
+    try:
+        return [work()], None
+    except Exception as error:
+        return [None], error
+
+
+def _portable(error: Exception | None, ranks: Ranks) -> Exception | None:
+    """`error` as the other ranks raise it: bad input as what it is, anything else as a `RankError`; both say where."""
+    if error is None:
+        return None
+    place = f"rank {ranks.rank} on {socket.gethostname()}"
+    if isinstance(error, ValueError) and type(error).__init__ is ValueError.__init__:
+        return type(error)(f"{error} ({place})")
+    return RankError(f"{place}: {type(error).__name__}: {error}")
