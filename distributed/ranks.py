@@ -75,6 +75,7 @@ def join(place: Place | None = None) -> Ranks:
         backend = "nccl" if cuda else "gloo"
         dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
     control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT) if world_size > 1 else None
+    assert not isinstance(control, int)  # what a rank outside of the group would get
     return Ranks(rank, world_size, local_rank, local_world_size, device, control)
 
 
