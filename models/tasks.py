@@ -18,6 +18,7 @@ from privatenet.models.network import Network, check_tap
 from privatenet.models.objectives.registry import TermSpec
 from privatenet.models.objectives.term import Term
 
+
 class TargetTask(nn.Module):
     """Stage `target`: the network learns the target attribute, with nothing protected."""
 
@@ -122,8 +123,10 @@ class PrivateTask(nn.Module):
         self._observe(taps)
         answers = {self.target: logits}
         for spec in self.specs:
-            if (adversary := self.terms[spec.name].adversary) is not None:
-                answers[spec.pair.name] = adversary(taps[spec.pair.tap])
+            term = self.terms[spec.name]
+            assert isinstance(term, Term)
+            if term.adversary is not None:
+                answers[spec.pair.name] = term.adversary(taps[spec.pair.tap])
         return answers
 
     def _observe(self, taps: Mapping[str, Tensor]) -> None:

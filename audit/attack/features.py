@@ -21,10 +21,10 @@ from privatenet.audit.errors import AuditError
 from privatenet.data_shards.files import PART, flush_to_disk, replacing
 from privatenet.data_shards.reading.transforms import prepare
 from privatenet.distributed.config import EngineConfig
-from privatenet.distributed.engine import evaluation_precision
-from privatenet.distributed.faces import Faces, Part
+from privatenet.distributed.engine import evaluation_precision, layout
+from privatenet.distributed.evaluate import EVALUATION_BATCH
+from privatenet.distributed.faces import Faces, Subset
 from privatenet.distributed.ranks import Ranks
-from privatenet.distributed.trainer import EVALUATION_BATCH, layout
 from privatenet.models.arm import one_by_one
 from privatenet.models.network import Network
 
@@ -93,7 +93,7 @@ def _extract_split(
     network: Network,
     taps: Sequence[str],
     shapes: Mapping[str, tuple[int, ...]],
-    part: Part,
+    part: Subset,
     faces: Faces,
     engine: EngineConfig,
     ranks: Ranks,

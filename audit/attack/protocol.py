@@ -6,10 +6,11 @@ What costs time is kept, under the run's folder or `cache`, for other audits and
 import json
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks
-from privatenet.distributed.stages import load_adversary, load_network
+from privatenet.distributed.stages.trained import load_adversaries, load_network
 from privatenet.distributed.tracking.tracker import code_version
 from privatenet.models.adversary import ImageAdversary
 from privatenet.models.arm import one_by_one
@@ -110,7 +111,7 @@ def check(config: AuditConfig, source: Checkpoint, faces: Faces) -> AuditConfig:
     """`config` with what was left open filled in. Raises `AuditError` or `ModelError` for what cannot be."""
     if source.state["stage"] == "adversary":
         raise AuditError(f"{source.folder}: holds adversaries, accepted: a checkpoint of stage target or private")
-    if source.state["settings"]["fingerprint"] != faces.fingerprint:
+    if source.state["identity"]["fingerprint"] != faces.fingerprint:
         raise AuditError(
             f"{source.folder} was trained on the data set {source.state['settings']['fingerprint'][:12]}, "
             f"{faces.config.shards} is {faces.fingerprint[:12]}"
@@ -163,7 +164,7 @@ def _suspects(config: AuditConfig, source: Checkpoint) -> list[Suspect]:
     audited = Suspect("audited", load_network(source), source.hash, source)
     out = [audited]
     if "unprotected" in config.references and source.state["stage"] == "private":
-        start = _sibling(source, source.state["settings"]["network"], source.state["config"]["protect"]["start"])
+        start = _sibling(source, source.state["identity"]["network"], source.state["config"]["protect"]["start"])
         if start is not None:
             out.append(Suspect("unprotected", load_network(start), start.hash, start))
     if "random" in config.references:
@@ -225,13 +226,23 @@ def _describe(suspect: Suspect, target: str, reached: tuple[Estimate, float], fo
         target=target,
         utility=reached[0],
         utility_majority=reached[1],
-        objective=f"{protect['objective']} ({protect['known']})" if protect else "",
+        objective=_objective(protect["terms"]) if protect else "",
         lambda_=protect["lambda"] if protect else None,
-        protected=tuple(protect["pairs"]) if protect else (),
+        protected=tuple(dict.fromkeys(term["at"] for term in protect["terms"])) if protect else (),
         affinity=suspect.network.spec.affinity,
         leaks=tuple(found),
         curves=_curves(suspect.source.folder.parent / "metrics.jsonl") if suspect.source else {},
     )
+
+
+def _objective(terms: Sequence[Mapping[str, Any]]) -> str:
+    """The objectives of a private network in words: `confusion (alternating)`."""
+
+    def words(term: Mapping[str, Any]) -> str:
+        known = "alternating" if isinstance(term.get("known"), Mapping) else term.get("known", "")
+        return f"{term['objective']} ({known})" if known else str(term["objective"])
+
+    return ", ".join(dict.fromkeys(map(words, terms)))
 
 
 def _donors(suspect: Suspect, config: AuditConfig) -> dict[str, Network]:
@@ -240,8 +251,8 @@ def _donors(suspect: Suspect, config: AuditConfig) -> dict[str, Network]:
     donors = dict.fromkeys(config.attributes, own)
     known = _known(suspect.source) if suspect.source else None
     for attribute in config.attributes if known else ():
-        if known and f"image-{attribute}" in known.state["settings"]["pairs"]:
-            adversary = load_adversary(known, own, f"image-{attribute}")
+        if known and f"image-{attribute}" in known.state["identity"]["pairs"]:
+            (adversary,) = load_adversaries(known, own, [f"image-{attribute}"]).values()
             assert isinstance(adversary, ImageAdversary)
             donors[attribute] = one_by_one(adversary.network).cpu()
     return donors
@@ -250,7 +261,7 @@ def _donors(suspect: Suspect, config: AuditConfig) -> dict[str, Network]:
 def _known(source: Checkpoint) -> Checkpoint | None:
     """The adversaries that were trained with this network, or on the one that it started from."""
     if source.state["stage"] == "private":
-        settings = source.state["settings"]
+        settings = source.state["identity"]
         return _sibling(source, settings["adversaries"], source.state["config"]["protect"]["adversaries"])
     return _adversaries_on(source, "known")
 
@@ -259,7 +270,7 @@ def _adversaries_on(source: Checkpoint, part: str) -> Checkpoint | None:
     """The run's adversaries of that name, if it is this network that they were trained on."""
     folder = source.folder.parent.parent / part / "final"
     found = checkpoint.load(folder) if (folder / "state.json").is_file() else None
-    return found if found and found.state["settings"]["network"] == source.hash else None
+    return found if found and found.state["identity"]["network"] == source.hash else None
 
 
 def _target_label_controls(config: AuditConfig, faces: Faces, parts: Parts) -> list[Control]:

@@ -1,4 +1,4 @@
-"""The objectives by name, and terms as a person writes them: `{at: backbone-gender, objective: confusion, weight: 0.5}`."""
+"""The objectives by name, and terms as a person writes them: `{at: backbone-gender, objective: confusion}`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields

@@ -1,4 +1,4 @@
-"""A term: one objective on one (tap, attribute), as a module that maps features and labels to a loss for the network."""
+"""A term: one objective on one (tap, attribute), a module that maps features and labels to a loss for the network."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
