@@ -36,7 +36,7 @@ class AdversaryTrainer:
         for name, optimizer in self.optimizers.items():
             features, labels = (torch.cat(values) for values in zip(*self.batches[name], strict=True))
             self.batches[name] = []
-            losses[f"adversary/{name}"] = self._learn(self._term(name), optimizer, features, labels)
+            losses[f"{name}/adversary"] = self._learn(self._term(name), optimizer, features, labels)
         return losses
 
     def end_epoch(self, epoch: int) -> None:

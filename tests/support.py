@@ -12,7 +12,10 @@ target: {{epochs: 2, batch_size: 16, optimizer: adamw, lr: 1.0e-3, schedule: cos
 adversary: {{epochs: 1, batch_size: 16}}
 private: {{epochs: 1, batch_size: 16, class_weights: balanced}}
 attack: {{pairs: [backbone-gender, arm-age_group]}}
-protect: {{pairs: {{backbone-gender: 1.0, arm-age_group: 0.5}}, known: alternating, prior: class}}
+protect:
+  terms:
+    - {{at: backbone-gender, known: alternating, prior: class}}
+    - {{at: arm-age_group, weight: 0.5, known: {{lr: 1.0e-2, steps: 2}}}}
 output: {output}
 """
 

@@ -10,7 +10,7 @@ from privatenet.models.adversary import Pair
 from privatenet.models.errors import ModelError
 from privatenet.models.objectives.adversarial import Adversarial
 from privatenet.models.objectives.confusion import Confusion
-from privatenet.models.objectives.term import Term, TermContext
+from privatenet.models.objectives.term import Learning, Term, TermContext
 
 OBJECTIVES: dict[str, type[Term]] = {
     "confusion": Confusion,
@@ -82,5 +82,5 @@ def _options(pair: Pair, objective: str, values: Mapping[str, Any]) -> Any:
         return TypeAdapter(OBJECTIVES[objective].options).validate_python(values)
     except ValidationError as error:
         inmost = max(error.errors(), key=lambda each: len(each["loc"]))
-        message = inmost["msg"].removeprefix("Value error, ")
-        raise ModelError(f"{pair.name}: {inmost['loc'][0]}: {inmost['input']!r} is not accepted: {message}") from error
+        key = ".".join(part for part in map(str, inmost["loc"]) if part.isidentifier() and part != Learning.__name__)
+        raise ModelError(f"{pair.name}: {key} {inmost['input']!r} is not accepted: {inmost['msg']}") from error

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, with_config
+from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
 
 
@@ -36,18 +36,11 @@ class Learning:
         restart_epochs: Epochs after which it begins again with new weights; 0 never.
     """
 
-    lr: float = 3e-3
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    steps: int = 1
-    restart_epochs: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in {"weight_decay": 0, "clip": 0, "steps": 1, "restart_epochs": 0}.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} is {getattr(self, name)}: accepted are numbers of at least {least}")
-        if not self.lr > 0:
-            raise ValueError(f"lr is {self.lr}: accepted are numbers above 0")
+    lr: Annotated[float, Field(gt=0)] = 3e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Annotated[float, Field(ge=0)] = 1.0
+    steps: Annotated[int, Field(ge=1)] = 1
+    restart_epochs: Annotated[int, Field(ge=0)] = 0
 
 
 class Term(nn.Module):
@@ -61,8 +54,10 @@ class Term(nn.Module):
     options: ClassVar[type[Any]]
     needs_adversary: ClassVar[bool] = False
 
-    adversary: nn.Module | None = None
-    learning: Learning | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.adversary: nn.Module | None = None
+        self.learning: Learning | None = None
 
     def forward(self, features: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
         raise NotImplementedError
