@@ -20,7 +20,7 @@ from privatenet.data_shards.files import PART, file_sha256, replacing
 from privatenet.data_shards.shards.manifest import VERSION, Index, Manifest, Shard, Skipped, index_name
 from privatenet.data_shards.shards.picture import MAX_SIDE, MIN_SIDE, PictureError, picture_size, to_jpeg
 from privatenet.data_shards.sources.schema import Schema
-from privatenet.data_shards.sources.source import Record, Source, check_records
+from privatenet.data_shards.sources.record import Record, Source, check_records
 
 BUILD = "build.json"
 

@@ -21,7 +21,7 @@ from privatenet.data_shards.shards.preview import class_table, contact_sheet
 from privatenet.data_shards.shards.verify import verify
 from privatenet.data_shards.shards.writer import build, plan_shards
 from privatenet.data_shards.sources.schema import UNSURE, Attribute, Schema
-from privatenet.data_shards.sources.source import FolderSource, Record
+from privatenet.data_shards.sources.record import FolderSource, Record
 
 SCHEMA = Schema(
     name="faces",
