@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.reading.loader import Batch, DataConfig, Pictures, evaluation_batches, open_pictures
+from privatenet.data_shards.reading.batches import Batch, evaluation_batches
+from privatenet.data_shards.reading.cache import Pictures, open_pictures
+from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.plan import Rows, evaluation_rows, known_rows, validation_mask
 from privatenet.data_shards.shards.manifest import Manifest, Split, load_manifest, open_split
 from privatenet.data_shards.shards.remote import local_copy
+from privatenet.data_shards.shards.verify import check_sums
 from privatenet.data_shards.sources.schema import Schema
+from privatenet.distributed import agree
 from privatenet.distributed.ranks import Ranks
 
 
@@ -80,8 +84,13 @@ class Faces:
 
     @cached_property
     def _train_pictures(self) -> Pictures:
-        return open_pictures(self.train, np.arange(len(self.train)), self.ranks.device, self.config)
+        return self._open(self.train)
 
     @cached_property
     def _test_pictures(self) -> Pictures:
-        return open_pictures(self.test, np.arange(len(self.test)), self.ranks.device, self.config)
+        return self._open(self.test)
+
+    def _open(self, split: Split) -> Pictures:
+        """Check the split's sums on each machine, then open its pictures; all ranks call this together."""
+        agree.everyone(self.ranks, lambda: check_sums(split, self.config.workers) if self.ranks.first_here else None)
+        return open_pictures(split, np.arange(len(split)), self.ranks.device, self.config)

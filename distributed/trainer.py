@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from privatenet.data_shards.reading.loader import training_batches
+from privatenet.data_shards.reading.batches import training_batches
 from privatenet.data_shards.reading.plan import DataState, TrainingPlan
 from privatenet.data_shards.reading.transforms import augment, prepare
 from privatenet.distributed import checkpoint

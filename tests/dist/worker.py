@@ -11,7 +11,7 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from privatenet.data_shards.reading.loader import DataConfig
+from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.transforms import AugmentConfig
 
 from privatenet.distributed import trainer
