@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.reading.loader import Batch, DataConfig, Pictures, evaluation_batches, open_pictures
+from privatenet.data_shards.reading.batches import Batch, evaluation_batches
+from privatenet.data_shards.reading.cache import Pictures, open_pictures
+from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.plan import Rows, evaluation_rows, known_rows, validation_mask
 from privatenet.data_shards.shards.manifest import Manifest, Split, load_manifest, open_split
 from privatenet.data_shards.shards.remote import local_copy
+from privatenet.data_shards.shards.verify import check_sums
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed import agree
 from privatenet.distributed.ranks import Ranks
@@ -92,5 +95,7 @@ class Faces:
         return self._open(self.test)
 
     def _open(self, split: Split) -> Pictures:
+        """Check the split's sums on each machine, then open its pictures; all ranks call this together."""
         every = np.arange(len(split))
+        agree.each(self.ranks, lambda: check_sums(split, self.config.workers) if self.ranks.first_here else None)
         return agree.each(self.ranks, lambda: open_pictures(split, every, self.ranks.device, self.config))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from privatenet.data_shards.reading.loader import Batch, training_batches
+from privatenet.data_shards.reading.batches import Batch, training_batches
 from privatenet.data_shards.reading.plan import DataState, TrainingPlan
 from privatenet.data_shards.reading.transforms import augment
 from privatenet.distributed import agree, checkpoint, snapshot

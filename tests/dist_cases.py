@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from privatenet.data_shards.reading.loader import DataConfig
+from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.transforms import AugmentConfig
 from privatenet.distributed import agree, clock, trainer
 from privatenet.distributed.config import (

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch.distributed as dist
 
 from privatenet.audit.errors import AuditError
-from privatenet.data_shards.files import PART, flush_to_disk, replacing
+from privatenet.data_shards.files import TMP, flush_to_disk, replacing
 from privatenet.data_shards.reading.transforms import prepare
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.engine import evaluation_precision, layout
@@ -100,7 +100,7 @@ def _extract_split(
     folder: Path,
 ) -> None:
     """Every rank writes the rows of its own samples into files that the first one has laid out."""
-    parts = {tap: folder / f"{tap}.npy{PART}" for tap in taps}
+    parts = {tap: folder / f"{tap}.npy{TMP}" for tap in taps}
     if ranks.first:
         folder.mkdir(parents=True, exist_ok=True)
         for tap, path in parts.items():

@@ -175,7 +175,11 @@ def notes(config: Config, dataset: str) -> tuple[str, ...]:
         )
     options = {f"protect.{name}": value for name, value in config.protect.specs[0].to_dict().items()}
     ours = {**ours, **options}
-    others = [f"{key} {ours[key]} (paper: {value})" for key, value in published.SETTINGS.items() if ours.get(key, value) != value]
+    others = [
+        f"{key} {ours[key]} (paper: {value})"
+        for key, value in published.SETTINGS.items()
+        if ours.get(key, value) != value
+    ]
     if others:
         said.append(f"Other settings than the paper's: {', '.join(others)}.")
     if config.model.affinity == "batch":

@@ -101,12 +101,12 @@ def test_an_interrupted_audit_goes_on_with_what_is_missing(audited: Findings, ru
     content, stamp = np.load(features).copy(), other.stat().st_mtime_ns
     lost.unlink()
     features.unlink()
-    features.with_name("arm.npy.part").write_bytes(b"half")
+    features.with_name("arm.npy.tmp").write_bytes(b"half")
     assert cli.main(["audit", str(run / "private"), *QUICK, *ALONE, "--output", str(tmp_path / "again")]) == 0
     assert lost.is_file()
     assert other.stat().st_mtime_ns == stamp
     assert np.array_equal(np.load(features), content)
-    assert not features.with_name("arm.npy.part").exists()
+    assert not features.with_name("arm.npy.tmp").exists()
     again = read_findings(tmp_path / "again" / "report" / "audit.json")
     assert repr(again.networks[0].leaks[0].headline.accuracy) == repr(audited.networks[0].leaks[0].headline.accuracy)
 
