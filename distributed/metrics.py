@@ -84,7 +84,8 @@ class LossMeans:
 
     def means(self) -> dict[str, float]:
         """Means over steps and ranks; all ranks call it together."""
-        total = torch.stack(list(self.sums.values()))
+        names = sorted(self.sums, key=lambda name: (name != "loss", name))
+        total = torch.stack([self.sums[name] for name in names])
         dist.all_reduce(total)
         values: Iterable[float] = (total[:, 0] / total[:, 1]).tolist()
-        return dict(zip(self.sums, values, strict=True))
+        return dict(zip(names, values, strict=True))

@@ -187,8 +187,8 @@ def fail_on(ranks: Ranks, verb: str, failing: int) -> str:
 class Spread(Term):
     """A term of the whole batch that is not the mean of its shares' terms."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, options: Any, context: Any) -> None:
+        super().__init__(options, context)
         self.gather = Gather()
 
     def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -201,7 +201,7 @@ def learn_by_the_whole_batch(ranks: Ranks) -> dict[str, Any]:
     torch.manual_seed(0)
     network = build_network(NetworkSpec(backbone="resnet18", image_size=32, head="linear"))
     (spec,) = parse_terms([{"at": "backbone-gender"}])
-    task = gather_batches(PrivateTask(network.eval(), {spec: Spread()}, "emotion", lambda_=0.5))
+    task = gather_batches(PrivateTask(network.eval(), {spec: Spread(None, None)}, "emotion", lambda_=0.5))
     assert isinstance(task, PrivateTask)
     share = slice(ranks.rank * 8 // ranks.world_size, (ranks.rank + 1) * 8 // ranks.world_size)
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))[share]

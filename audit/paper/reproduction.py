@@ -173,13 +173,9 @@ def notes(config: Config, dataset: str) -> tuple[str, ...]:
             f"Another data set: {dataset}, the paper has RAF-DB. Its figures are here for orientation; nothing of them "
             "can be compared."
         )
-    options = {f"protect.{name}": value for name, value in config.protect.specs[0].to_dict().items()}
-    ours = {**ours, **options}
-    others = [
-        f"{key} {ours[key]} (paper: {value})"
-        for key, value in published.SETTINGS.items()
-        if ours.get(key, value) != value
-    ]
+    ours |= {f"protect.{name}": value for name, value in config.protect.specs[0].to_dict().items()}
+    differing = {key: value for key, value in published.SETTINGS.items() if ours.get(key, value) != value}
+    others = [f"{key} {ours[key]} (paper: {value})" for key, value in differing.items()]
     if others:
         said.append(f"Other settings than the paper's: {', '.join(others)}.")
     if config.model.affinity == "batch":

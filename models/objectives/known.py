@@ -31,7 +31,7 @@ class KnownAdversaryTerm(Term):
     needs_adversary = True
 
     def __init__(self, options: KnownOptions, context: TermContext) -> None:
-        super().__init__()
+        super().__init__(options, context)
         assert context.known is not None
         self.adversary = context.known.requires_grad_(False)
         self.fresh = context.fresh

@@ -54,7 +54,7 @@ class Term(nn.Module):
     options: ClassVar[type[Any]]
     needs_adversary: ClassVar[bool] = False
 
-    def __init__(self) -> None:
+    def __init__(self, options: Any, context: TermContext) -> None:
         super().__init__()
         self.adversary: nn.Module | None = None
         self.learning: Learning | None = None

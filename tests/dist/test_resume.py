@@ -1,0 +1,83 @@
+"""Training that is killed at any moment and started again ends exactly where it would have ended: bit for bit."""
+
+import random
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dist_cases as cases
+import pytest
+import torch
+from forks import on_ranks, start
+from safetensors.torch import load_file
+
+from privatenet.distributed.config import Config
+
+KILLS = 2
+LEARNING = {"lr": 1e-2, "steps": 2, "restart_epochs": 1}
+CASES: dict[str, tuple[int, str, dict[str, dict[str, Any]]]] = {
+    # name: ranks, stage, changes of the tiny configuration
+    "target with an average, patience and streamed pictures": (
+        1, "target", {"target": {"ema": 0.9, "patience": 9}, "data": {"mode": "streaming"}},
+    ),
+    "target by SGD in two micro-batches": (1, "target", {"target": {"optimizer": "sgd"}, "engine": {"accumulation": 2}}),
+    "target in fp16 with its loss scale": (1, "target", {"engine": {"precision": "fp16"}}),
+    "a network that draws": (
+        1, "target", {"model": {"backbone": "efficientnet_b0", "head": "linear", "image_size": 32}},
+    ),
+    "adversaries": (1, "adversary", {}),
+    "private against frozen adversaries": (1, "private", {}),
+    "private against adversaries that learn on, on two ranks": (
+        2, "private", {"protect": {"terms": [{"at": "backbone-gender", "known": LEARNING}]}, "private": {"ema": 0.9}},
+    ),
+    "target on two ranks with ZeRO 1": (
+        2, "target", {"engine": {"zero_stage": 1, "accumulation": 2}, "target": {"ema": 0.9}},
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def parents(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An unprotected network and its adversaries, which the other stages start from."""
+    config = cases.tiny(shards, tmp_path_factory.mktemp("parents"))
+    for stage in ("target", "adversary"):
+        on_ranks(1, cases.run_one_stage, stage, config)
+    return {name: f"{config.output}/{name}/final" for name in ("target", "known")}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_killed_stage_ends_as_if_it_had_never_been_killed(
+    name: str, shards: Path, tmp_path: Path, parents: dict[str, str]
+) -> None:
+    ranks, stage, changes = CASES[name]
+    straight, killed = (_config(shards, tmp_path / side, changes, parents) for side in ("straight", "killed"))
+    began = time.monotonic()
+    on_ranks(ranks, cases.run_one_stage, stage, straight)
+    took_s = time.monotonic() - began
+    chance = random.Random(name)
+    steps = []
+    for _ in range(KILLS):
+        work = start(ranks, cases.run_one_stage, stage, killed)
+        time.sleep(chance.uniform(0.3, 0.8) * took_s)
+        work.kill()
+        steps += [int(path.name[5:13]) for path in Path(killed.output).glob("*/checkpoints/step-????????")]
+    on_ranks(ranks, cases.run_one_stage, stage, killed)
+    print(f"{name}: killed after steps {steps}")
+    (left,), (right,) = (Path(config.output).glob("*/final/model.safetensors") for config in (straight, killed))
+    expected, resumed = load_file(left), load_file(right)
+    assert expected.keys() == resumed.keys()
+    different = [key for key, tensor in expected.items() if not torch.equal(tensor, resumed[key])]
+    assert not different, f"{len(different)} of {len(expected)} tensors, killed after steps {steps}"
+    assert steps, "it was never killed while it trained"
+
+
+def _config(shards: Path, output: Path, changes: dict[str, dict[str, Any]], parents: dict[str, str]) -> Config:
+    config = cases.tiny(shards, output)
+    config = replace(
+        config,
+        attack=replace(config.attack, network=parents["target"]),
+        protect=replace(config.protect, start=parents["target"], adversaries=parents["known"]),
+    )
+    sections = {name: replace(getattr(config, name), **values) for name, values in changes.items()}
+    return replace(config, **sections)
