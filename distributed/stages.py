@@ -20,9 +20,10 @@ from privatenet.distributed import checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config, ConfigError, FitConfig, to_yaml
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.provenance import differences
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.signals import Interrupted
-from privatenet.distributed.tracking.tracker import Tracker, differences
+from privatenet.distributed.tracking.tracker import Tracker
 from privatenet.distributed.trainer import (
     AfterEpoch,
     Job,

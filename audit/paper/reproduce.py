@@ -39,9 +39,10 @@ from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config
 from privatenet.distributed.engine import evaluation_precision
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.provenance import code_version
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.stages import Say, load_network, run_part
-from privatenet.distributed.tracking.tracker import code_version, log_files, parent_run
+from privatenet.distributed.tracking.tracker import log_files, parent_run
 from privatenet.distributed.trainer import layout
 from privatenet.models.adversary import Pair
 
