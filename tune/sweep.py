@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import optuna
 import pyarrow.fs
 import ray
@@ -43,6 +42,7 @@ from privatenet.distributed.tracking.tracker import conclude, log_files, parent_
 from privatenet.tune.group import Workers
 from privatenet.tune.settings import RayConfig, SearchConfig, SpaceConfig
 from privatenet.tune.space import Point, backbones, corners, describe, protected, suggest, watched
+from privatenet.tune.storage import Storage
 from privatenet.tune.trial import UNPROTECTED, Plan, audit_chosen, point_of, train_private, train_shared
 from privatenet.tune.watch import Events, Screen, reason_of
 
@@ -365,20 +365,8 @@ def _storage(wanted: Sweep) -> tuple[pyarrow.fs.FileSystem | None, str]:
     """The file system of trials and their checkpoints, by fsspec where it is a URL, and the folder in it."""
     if "://" not in wanted.where.storage:
         return None, str(Path(wanted.where.storage or Path(wanted.config.output) / "ray").resolve())
-    handler = _Storage(wanted.where.storage)
-    return pyarrow.fs.PyFileSystem(handler), handler.path
-
-
-class _Storage(pyarrow.fs.FSSpecHandler):  # type: ignore[misc]
-    """The file system of a URL, opened anew where it is unpickled: what the environment gave is in no file of Ray's."""
-
-    def __init__(self, url: str) -> None:
-        self.url = str(url)
-        filesystem, self.path = fsspec.core.url_to_fs(self.url)
-        super().__init__(filesystem)
-
-    def __reduce__(self) -> tuple[type["_Storage"], tuple[str]]:
-        return _Storage, (self.url,)
+    storage = Storage(wanted.where.storage)
+    return pyarrow.fs.PyFileSystem(storage), storage.path
 
 
 @contextmanager
