@@ -11,14 +11,18 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse.typing import register_type
 
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.transforms import AugmentConfig
+from privatenet.data_shards.uri import Uri
 from privatenet.models.adversary import Pair
 from privatenet.models.arm import Affinity
 from privatenet.models.backbones import BACKBONES
 from privatenet.models.errors import ModelError
 from privatenet.models.objectives.registry import TermSpec, parse_terms
+
+register_type(Uri)
 
 
 class ConfigError(ValueError):
@@ -160,14 +164,15 @@ class TrackingConfig:
     """Where runs are recorded.
 
     Args:
-        uri: MLflow tracking server or store; empty is a SQLite file, mlflow.db, beside the parts.
+        uri: MLflow tracking server or store; empty is a SQLite file, mlflow.db, beside the parts. A
+            name and password in it are written to no file: resuming needs them again.
         experiment: MLflow experiment.
         model: Whether the finished network is logged as an MLflow model, with its signature.
         parent: Id of the MLflow run that this one is nested in, which is in the same store; empty is none.
         trial: Name of this run among its parent's, by which it is found again; empty is none.
     """
 
-    uri: str = ""
+    uri: Uri = Uri("")
     experiment: str = "privatenet"
     model: bool = True
     parent: str = ""
@@ -192,8 +197,11 @@ class Config:
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, with the keys that a person writes: YAML, MLflow and checkpoints hold this form."""
-        values = dataclasses.asdict(self)
+        """As plain values, with the keys that a person writes: YAML, MLflow and checkpoints hold this form.
+
+        URIs are without credentials.
+        """
+        values = dataclasses.asdict(self, dict_factory=_plain)
         values["protect"]["lambda"] = values["protect"].pop("lambda_")
         values["protect"]["terms"] = [spec.to_dict() for spec in self.protect.specs]
         return values
@@ -289,6 +297,10 @@ def digest(values: Any) -> str:
 def to_yaml(config: Config) -> str:
     """The resolved configuration as a file that `--config` reads back."""
     return yaml.safe_dump(config.to_dict(), sort_keys=False)
+
+
+def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: str(value) if isinstance(value, Uri) else value for key, value in items}
 
 
 def _between(key: str, value: float, low: float, high: float) -> None:

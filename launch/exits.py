@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from privatenet.audit.errors import AuditError
 from privatenet.data_shards.errors import DataError
+from privatenet.data_shards.uri import scrub
 from privatenet.distributed.config import ConfigError
 from privatenet.distributed.ranks import launched_rank
 from privatenet.distributed.signals import Diverged, Interrupted
@@ -28,7 +29,7 @@ def guarded(command: Callable[[], int]) -> int:
     try:
         return command()
     except (AuditError, ConfigError, DataError, ModelError) as error:
-        message, code = f"privatenet: error: {error}", BAD_INPUT
+        message, code = f"privatenet: error: {scrub(str(error))}", BAD_INPUT
     except Diverged as error:
         message, code = f"privatenet: error: {error}", DIVERGED
     except (Interrupted, KeyboardInterrupt) as error:

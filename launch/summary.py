@@ -8,7 +8,8 @@ from rich.table import Table
 
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config
-from privatenet.distributed.tracking.tracker import MLFLOW, tracking_uri
+from privatenet.distributed.tracking.store import MLFLOW
+from privatenet.distributed.tracking.tracker import tracking_uri
 
 Scores = Mapping[str, Mapping[str, float]]
 

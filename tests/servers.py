@@ -1,5 +1,7 @@
-"""A real MLflow server for tests, which can be away for a while."""
+"""Servers for tests: MLflow's own, files by HTTP, and a gate before either that asks for a password and can be shut."""
 
+import base64
+import http.client
 import os
 import signal
 import subprocess
@@ -7,10 +9,16 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
+from privatenet.data_shards.uri import Uri
 from privatenet.distributed.ranks import free_port
 
 
@@ -19,7 +27,7 @@ class MlflowServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
+        self.uri = Uri(f"http://127.0.0.1:{self.port}")
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -55,3 +63,83 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
     server.start()
     yield server
     server.stop()
+
+
+class Gate:
+    """An address before the HTTP server at `port` that answers only while it is open.
+
+    With `user` it asks for that name and `password`, with `token` for that query parameter.
+    """
+
+    def __init__(self, port: int, user: str = "", password: str = "", token: str = "") -> None:
+        self.port = free_port()
+        self.server: ThreadingHTTPServer | None = None
+        basic = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+        class Handler(BaseHTTPRequestHandler):
+            def forward(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if (user and self.headers["Authorization"] != basic) or (token and f"token={token}" not in self.path):
+                    self.send_error(401, "give name, password and token")
+                    return
+                server = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+                server.request(self.command, self.path, body, dict(self.headers.items()))
+                answer = server.getresponse()
+                content = answer.read()
+                self.send_response(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                        self.send_header(name, value)
+                self.send_header("Content-Length", answer.headers["Content-Length"] or str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+                server.close()
+
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = forward
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.handler = Handler
+        self.open()
+
+    @property
+    def uri(self) -> Uri:
+        return Uri(f"http://127.0.0.1:{self.port}")
+
+    def open(self) -> None:
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), self.handler)
+        Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def shut(self) -> None:
+        if self.server:
+            self.server.shutdown()
+            self.server.server_close()
+            self.server = None
+
+
+@contextmanager
+def gate(port: int, user: str = "", password: str = "", token: str = "") -> Iterator[Gate]:
+    """An open `Gate`, shut at the end."""
+    made = Gate(port, user, password, token)
+    try:
+        yield made
+    finally:
+        made.shut()
+
+
+@contextmanager
+def file_server(folder: Path) -> Iterator[int]:
+    """The port of a web server over `folder`."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from privatenet.data_shards.uri import Uri
+
 QUICK = ("paper", "logistic", "mlp1", "svm")
 """Attackers that are cheap and find nearly what the whole fleet finds: for trials, of which there are many."""
 
@@ -99,7 +101,7 @@ class RayConfig:
     address: str = ""
     dashboard: bool = False
     wheel: str = ""
-    storage: str = ""
+    storage: Uri = Uri("")
     workers: int = 1
     cpus: int = 0
     gpus: float = -1.0

@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import optuna
 import pyarrow.fs
 import ray
@@ -30,15 +29,20 @@ from ray.tune.search.optuna import OptunaSearch
 from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.pareto import front
 from privatenet.audit.settings import AuditConfig
+from privatenet.data_shards.reading.config import DataConfig
+from privatenet.data_shards.uri import Uri
 from privatenet.distributed.config import Config, ConfigError, TrackingConfig
+from privatenet.distributed.provenance import differences
 from privatenet.distributed.ranks import num_cores
 from privatenet.distributed.signals import Interrupted
 from privatenet.distributed.tracking import outbox
+from privatenet.distributed.tracking.sender import deliver
 from privatenet.distributed.tracking.store import TrackedRun
-from privatenet.distributed.tracking.tracker import conclude, deliver, differences, log_files, parent_run
+from privatenet.distributed.tracking.tracker import conclude, log_files, parent_run
 from privatenet.tune.group import Workers
 from privatenet.tune.settings import RayConfig, SearchConfig, SpaceConfig
 from privatenet.tune.space import Point, backbones, corners, describe, protected, suggest, watched
+from privatenet.tune.storage import Storage
 from privatenet.tune.trial import UNPROTECTED, Plan, audit_chosen, point_of, train_private, train_shared
 from privatenet.tune.watch import Events, Screen, reason_of
 
@@ -89,6 +93,11 @@ def prepare(wanted: Sweep, resume: bool) -> None:
     for name in wanted.search.attackers or [""]:
         if name not in ATTACKERS:
             raise ConfigError(f"search.attackers: {name!r} is not accepted: they are {', '.join(ATTACKERS)}")
+    if wanted.where.storage.has_credentials:
+        raise ConfigError(
+            f"ray.storage: {wanted.where.storage}: Ray would write its name, password or token down: give them in the "
+            "environment of every machine, as its client takes them (AWS_ACCESS_KEY_ID, FSSPEC_<SCHEME>_PASSWORD, ...)"
+        )
     path = Path(wanted.config.output) / "sweep.yaml"
     now = _identity(wanted)
     if not path.exists():
@@ -139,7 +148,7 @@ def sweep(wanted: Sweep) -> list[TrackedRun]:
             audited = {ended.point["trial"]: ended for ended in _phase("audits", audit_chosen, todo, plan, wanted)}
         runs = [_run("target", _base_name(e, config), e, audited, output, config) for e in shared]
         runs += [_run("private", ended.trial, ended, audited, output, config) for ended in trials]
-        _deliver(output)
+        _deliver(output, tracking.uri)
         for run in runs:
             _conclude(run, tracking, output / "ended")
         log_files(tracking, [output / "sweep.yaml"])
@@ -239,8 +248,9 @@ def _searcher(search: SearchConfig, space: SpaceConfig, config: Config) -> Optun
     goals = ["utility", "leakage"] if search.goal == "front" else [search.goal]
     modes = [GOALS[goal] for goal in goals]
     single = len(goals) == 1
+    public = replace(config, data=DataConfig(), tracking=TrackingConfig())  # Ray pickles the searcher into its storage
     return OptunaSearch(
-        partial(suggest, space, config),
+        partial(suggest, space, public),
         metric=goals[0] if single else goals,
         mode=modes[0] if single else modes,
         sampler=sampler,
@@ -294,11 +304,11 @@ def _run(
     )
 
 
-def _deliver(output: Path) -> None:
+def _deliver(output: Path, uri: Uri) -> None:
     """Send what trials could not tell MLflow while it was away; where it still is, the sweep's own run says so."""
     with suppress(ConfigError):
         for folder in outbox.find([output]):
-            deliver(folder, _silent)
+            deliver(folder, _silent, uri)
 
 
 def _silent(line: str) -> None:
@@ -355,8 +365,8 @@ def _storage(wanted: Sweep) -> tuple[pyarrow.fs.FileSystem | None, str]:
     """The file system of trials and their checkpoints, by fsspec where it is a URL, and the folder in it."""
     if "://" not in wanted.where.storage:
         return None, str(Path(wanted.where.storage or Path(wanted.config.output) / "ray").resolve())
-    filesystem, path = fsspec.core.url_to_fs(wanted.where.storage)
-    return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path
+    storage = Storage(wanted.where.storage)
+    return pyarrow.fs.PyFileSystem(storage), storage.path
 
 
 @contextmanager

@@ -28,9 +28,9 @@ from privatenet.distributed import checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.provenance import code_version
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.stages.trained import load_adversaries, load_network
-from privatenet.distributed.tracking.tracker import code_version
 from privatenet.models.adversary import ImageAdversary
 from privatenet.models.arm import one_by_one
 from privatenet.models.network import Network, NetworkSpec, build_network, check_tap

@@ -13,7 +13,7 @@ from privatenet.audit.paper import published
 from privatenet.audit.record import read_record, write_record
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.config import Config
-from privatenet.distributed.tracking.tracker import flatten
+from privatenet.distributed.provenance import flatten
 from privatenet.models.adversary import Pair
 from privatenet.models.network import NetworkSpec
 from privatenet.models.objectives.registry import OBJECTIVES

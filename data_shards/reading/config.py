@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from privatenet.data_shards.uri import Uri
+
 Mode = Literal["auto", "cached", "streaming"]
 
 
@@ -11,7 +13,8 @@ class DataConfig:
     """Where the data are and how they are read.
 
     Args:
-        shards: Folder of the shards and their manifest.json, or its URL (s3://, gs://, abfs://, https:// and others).
+        shards: Folder of the shards and their manifest.json, or its URL (s3://, gs://, abfs://, https:// and others). A
+            name and password in it are written to no file: resuming or auditing needs them again.
         mode: `cached` decodes every picture once and keeps it, `streaming` decodes as it goes in bounded memory, `auto`
             caches what fits in `cache_gib`.
         cache_gib: Largest decoded data set that `auto` keeps, per process, in GiB.
@@ -22,7 +25,7 @@ class DataConfig:
         window: Shards whose samples are shuffled together.
     """
 
-    shards: str = "shards/demo"
+    shards: Uri = Uri("shards/demo")
     mode: Mode = "auto"
     cache_gib: float = 8.0
     cache: str = ""

@@ -16,6 +16,7 @@ from fsspec.core import url_to_fs
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import file_sha256, make_once, replacing
 from privatenet.data_shards.shards.manifest import MANIFEST, Manifest, decode_manifest
+from privatenet.data_shards.uri import Uri
 
 SCHEMES = ("abfs", "az", "file", "gcs", "gs", "hdfs", "http", "https", "s3", "s3a")
 
@@ -31,15 +32,15 @@ def local_copy(shards: str, cache: str = "") -> Path:
     """
     if "://" not in shards:
         return Path(shards)
-    url = shards.rstrip("/")
+    url = Uri(shards)
     scheme = url.partition("://")[0]
     if scheme not in SCHEMES or "::" in url:
-        raise DataError(f"{shards}: cannot be read from there, accepted: a folder, or a URL of {', '.join(SCHEMES)}")
+        raise DataError(f"{url}: cannot be read from there, accepted: a folder, or a URL of {', '.join(SCHEMES)}")
     with _reaching(url):
-        store, root = url_to_fs(url)
-    origin = f"{url}/{MANIFEST}"
+        store, path = url_to_fs(url.full)
+    root, origin = Uri(path), url / MANIFEST
     with _reaching(origin):
-        content: bytes = store.cat_file(f"{root}/{MANIFEST}")
+        content: bytes = store.cat_file((root / MANIFEST).full)
     manifest = decode_manifest(content, origin)
     folder = (Path(cache) if cache else _users_cache()) / manifest.fingerprint[:16]
 
@@ -53,16 +54,16 @@ def local_copy(shards: str, cache: str = "") -> Path:
     return folder
 
 
-def _fetch_shards(store: Any, root: str, url: str, manifest: Manifest, folder: Path) -> None:
+def _fetch_shards(store: Any, root: Uri, url: Uri, manifest: Manifest, folder: Path) -> None:
     """Fetch every tar and index of the manifest that is not in `folder`."""
 
     def fetch(name: str, sha256: str) -> None:
         if (folder / name).exists():  # from a fetch that was interrupted
             return
-        with replacing(folder / name) as stream, _reaching(f"{url}/{name}"):
-            store.get_file(f"{root}/{name}", stream.name)
+        with replacing(folder / name) as stream, _reaching(url / name):
+            store.get_file((root / name).full, stream.name)
             if file_sha256(Path(stream.name)) != sha256:
-                raise DataError(f"{url}/{name}: is not the file that {MANIFEST} names; upload the shards again")
+                raise DataError(f"{url / name}: is not the file that {MANIFEST} names; upload the shards again")
 
     shards = [shard for split in manifest.splits.values() for shard in split]
     names = [name for shard in shards for name in (shard.name, shard.index_name)]
@@ -79,8 +80,8 @@ def _check_whole(folder: Path, manifest: Manifest) -> None:
 
 
 @contextmanager
-def _reaching(url: str) -> Iterator[None]:
-    """Say in one line why `url` cannot be fetched."""
+def _reaching(url: Uri) -> Iterator[None]:
+    """Say in one line why `url` cannot be fetched, without its credentials."""
     try:
         yield
     except DataError:
@@ -88,11 +89,12 @@ def _reaching(url: str) -> Iterator[None]:
     except ImportError as error:
         raise DataError(f"{url}: needs a package that is not installed here: {error}") from error
     except Exception as error:  # every service's client raises what it likes
-        lines = ["no such file"] if isinstance(error, FileNotFoundError) else str(error).splitlines()
+        lines = ["no such file"] if isinstance(error, FileNotFoundError) else url.scrub(str(error)).splitlines()
         why = lines[0] if lines else type(error).__name__
         raise DataError(
-            f"{url}: cannot be fetched ({why}); check the address, the network, your rights and the room in data.cache"
-        ) from error
+            f"{url}: cannot be fetched ({why}); check the address, its name and password (no file keeps these: "
+            "give them again with --data.shards, or --shards), the network, your rights and the room in data.cache"
+        ) from None  # a client's own error may repeat them
 
 
 def _users_cache() -> Path:

@@ -1,27 +1,119 @@
-"""What is to be said to MLflow about one run, in its folder: a file that only grows, and how much of it was sent."""
+"""What a run reports to MLflow, in its folder: a file of messages that only grows, and how many of them were sent.
+
+<run>/mlflow-outbox.jsonl    one message a line
+<run>/mlflow.json            the store, without credentials, the run's id there, and the number of messages sent
+"""
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from privatenet.data_shards.files import replacing
+from privatenet.data_shards.uri import Uri, scrub
 
 OUTBOX = "mlflow-outbox.jsonl"
 SENT = "mlflow.json"
 
-Message = dict[str, Any]
+
+@dataclass(frozen=True)
+class CreateRun:
+    """Make the run.
+
+    A trial's run is found again, by its parent and the tags that `identity` names, and set to running if `reopen`.
+    `artifacts` is the URI under which a new experiment keeps its files; empty: where the store does.
+    """
+
+    experiment: str
+    artifacts: str
+    name: str
+    tags: dict[str, str]
+    identity: tuple[str, ...] = ()
+    reopen: bool = True
+    time_s: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True)
+class LogParams:
+    """Set parameters; those that the run has already stay as they are."""
+
+    values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class SetTags:
+    values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class LogMetrics:
+    values: dict[str, float]
+    epoch: int
+    time_s: float
+
+
+@dataclass(frozen=True)
+class LogDataset:
+    """Record the data set that the run was trained on; `digest` has at most 36 characters."""
+
+    name: str
+    source: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class LogFiles:
+    """Copy a file, or a folder under its name, to the run; `path` is relative to the outbox's folder."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class SetStatus:
+    """RUNNING, FINISHED, FAILED or KILLED."""
+
+    status: str
+    time_s: float = field(default_factory=time.time)
+
+
+Message = CreateRun | LogParams | SetTags | LogMetrics | LogDataset | LogFiles | SetStatus
+
+KINDS: dict[str, type[Message]] = {
+    "run": CreateRun,
+    "params": LogParams,
+    "tags": SetTags,
+    "metrics": LogMetrics,
+    "dataset": LogDataset,
+    "files": LogFiles,
+    "status": SetStatus,
+}
 
 
 @dataclass(frozen=True)
 class Sent:
     """To which store, as which run (empty: there is none yet), and how many messages were sent."""
 
-    uri: str
+    uri: Uri
     run_id: str = ""
     messages: int = 0
+
+
+def kind(message: Message) -> str:
+    """The word for a message in the file and to people."""
+    return next(name for name, each in KINDS.items() if isinstance(message, each))
+
+
+def encode(message: Message) -> str:
+    """One line, without the credentials of any URI in it: a failure's reason or a git remote may hold some."""
+    return scrub(json.dumps({"kind": kind(message), **asdict(message)}))
+
+
+def decode(line: str) -> Message:
+    values: dict[str, Any] = json.loads(line)
+    return KINDS[values.pop("kind")](**values)
 
 
 def read_sent(folder: Path) -> Sent | None:
@@ -30,7 +122,7 @@ def read_sent(folder: Path) -> Sent | None:
     if not path.is_file():
         return None
     values = json.loads(path.read_text())
-    return Sent(values["uri"], values["run_id"], values.get("sent", 0))
+    return Sent(Uri(values["uri"]), values["run_id"], values.get("sent", 0))
 
 
 def write_sent(folder: Path, sent: Sent) -> None:
@@ -38,25 +130,30 @@ def write_sent(folder: Path, sent: Sent) -> None:
         stream.write((json.dumps({"run_id": sent.run_id, "uri": sent.uri, "sent": sent.messages}) + "\n").encode())
 
 
-def append(folder: Path, message: Mapping[str, Any]) -> None:
+def append(folder: Path, message: Message) -> None:
     with (folder / OUTBOX).open("a") as file:
-        file.write(json.dumps(message) + "\n")
+        file.write(encode(message) + "\n")
 
 
-def read(folder: Path) -> list[Message]:
-    """All messages; a last one that is not whole yet is left out."""
+def read(folder: Path, skip: int = 0) -> list[Message]:
+    """The messages after the first `skip`; a last one that is not whole yet is left out."""
     path = folder / OUTBOX
     lines = path.read_text().split("\n")[:-1] if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    return [decode(line) for line in lines[skip:]]
+
+
+def is_empty(folder: Path) -> bool:
+    path = folder / OUTBOX
+    return not (path.is_file() and path.stat().st_size)
 
 
 def find(folders: Iterable[Path]) -> list[Path]:
     """Folders, at or below those named, that have an outbox; in the order in which these were last written to.
 
-    What was said of a run from outside, at its end, thus comes after what the run had to say itself.
+    What was reported of a run from outside, at its end, thus comes after what the run had to report itself.
     """
-    found = {path.parent for folder in folders for path in folder.rglob(OUTBOX)}
-    return sorted(found, key=lambda folder: ((folder / OUTBOX).stat().st_mtime_ns, folder))
+    outboxes = {path for folder in folders for path in folder.rglob(OUTBOX)}
+    return [path.parent for path in sorted(outboxes, key=lambda path: (path.stat().st_mtime_ns, path))]
 
 
 def mend(folder: Path) -> None:

@@ -1,22 +1,35 @@
-"""What the tracking store holds: runs, found and read, and models, logged and registered under a name."""
+"""MLflow's own language: runs, made and reported to, found and read, and models, logged and registered under a name."""
 
+import importlib.util
+import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from torch import nn
-
+from privatenet.data_shards.uri import Uri
 from privatenet.distributed.config import ConfigError
-from privatenet.distributed.tracking import outbox
+from privatenet.distributed.tracking.outbox import (
+    SENT,
+    CreateRun,
+    LogDataset,
+    LogFiles,
+    LogMetrics,
+    LogParams,
+    Message,
+    SetTags,
+    read_sent,
+)
 
+if TYPE_CHECKING:
+    from torch import nn
+
+MLFLOW = importlib.util.find_spec("mlflow") is not None
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -24,7 +37,14 @@ ENVIRONMENT = {
 }
 """How long a request waits for a server that does not answer, in seconds, and how often; unless it is set already."""
 PARENT = "mlflow.parentRunId"
-SHOWN = 8
+REFUSALS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")
+"""What MLflow answers to a message that it will never take; after anything else it is asked again later."""
+EXAMPLES = 8
+"""Experiments that an error names."""
+
+
+class RefusedError(Exception):
+    """The store will never take this message; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +61,28 @@ class TrackedRun:
     experiment: str
 
 
-def find_runs(uri: str, names: Sequence[str]) -> list[TrackedRun]:
+def find_runs(uri: Uri, names: Sequence[str]) -> list[TrackedRun]:
     """The runs that `names` mean, each once: those of an experiment, of a run's id, or of a folder with mlflow.json.
 
     A folder brings its own store; the others are in `uri`. A run that has children stands for these, not for itself.
     Raises `ConfigError` where a name is unknown or the store cannot be reached.
     """
-    found: dict[str, TrackedRun] = {}
+    runs: dict[str, TrackedRun] = {}
     for name in names:
-        sent = outbox.read_sent(Path(name))
+        sent = read_sent(Path(name))
         if sent and not sent.run_id:
             raise ConfigError(f"{name}: its run is not in MLflow yet; `privatenet send {name}` sends it there")
         if not (sent or uri):
-            raise ConfigError(f"{name!r} is no folder with {outbox.SENT}: for an experiment or run give tracking.uri")
-        store, wanted = (sent.uri, sent.run_id) if sent else (uri, name)
-        with reaching(store):
-            found |= {run.run_id: run for run in _find(connect(store), wanted, store)}
-    return list(found.values())
+            raise ConfigError(f"{name!r} is no folder with {SENT}: for an experiment or run give tracking.uri")
+        address = sent.uri if sent and sent.uri != uri else uri
+        with reaching(address):
+            runs |= {run.run_id: run for run in _find(connect(address), sent.run_id if sent else name, address)}
+    return list(runs.values())
 
 
-def register(uri: str, run: TrackedRun, model_name: str, alias: str, network: nn.Module | None, image_size: int) -> str:
+def register(
+    uri: Uri, run: TrackedRun, model_name: str, alias: str, network: "nn.Module | None", image_size: int
+) -> str:
     """Register the model of `run` as the next version of `model_name`, known as `alias`; returns the version.
 
     Where the run has no model, `network` is logged as one first. Raises `ConfigError` where there is neither.
@@ -70,59 +92,81 @@ def register(uri: str, run: TrackedRun, model_name: str, alias: str, network: nn
         outputs = client.get_run(run.run_id).outputs
         models = [client.get_logged_model(output.model_id) for output in (outputs.model_outputs if outputs else [])]
     ready = [str(model.model_id) for model in models if model.status == "READY"]
-    if ready:
-        model_id = ready[-1]
-    elif network is not None:
-        model_id = log_model(uri, run.run_id, network, image_size)
-    else:
-        raise ConfigError(f"run {run.run_id} ({run.name}) has no model, and there is no network to log as one")
     with reaching(uri):
-        with _made_already():
+        if ready:
+            model_id = ready[-1]
+        elif network is not None:
+            model_id = log_model(uri, run.run_id, network, image_size)
+        else:
+            raise ConfigError(f"run {run.run_id} ({run.name}) has no model, and there is no network to log as one")
+        with _existing_accepted():
             client.create_registered_model(model_name)
-        made = client.create_model_version(model_name, f"models:/{model_id}", run.run_id, model_id=model_id)
-        client.set_registered_model_alias(model_name, alias, made.version)
-    return str(made.version)
+        created = client.create_model_version(model_name, f"models:/{model_id}", run.run_id, model_id=model_id)
+        client.set_registered_model_alias(model_name, alias, created.version)
+    return str(created.version)
 
 
-def connect(uri: str) -> Any:
-    """An MLflow client that says little and does not wait long."""
+def connect(uri: Uri) -> Any:
+    """An MLflow client that prints little and does not wait long."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow
 
     for chatty, level in (("alembic", "WARNING"), ("mlflow", "WARNING"), ("urllib3.connectionpool", "ERROR")):
         logging.getLogger(chatty).setLevel(level)
-    return mlflow.MlflowClient(uri)
+    return mlflow.MlflowClient(uri.full)
 
 
 @contextmanager
-def reaching(uri: str) -> Iterator[None]:
-    """Within the block, any error of the store `uri` is a `ConfigError` that names it."""
+def reaching(uri: Uri) -> Iterator[None]:
+    """Within the block, any error of the store `uri` is a `ConfigError` that names it, and none of its credentials."""
     try:
         yield
     except ConfigError:
         raise
     except Exception as error:  # every kind of store, and every kind of store of files, has its own
         raise ConfigError(
-            f"tracking.uri: {uri} cannot be used ({cause(error)}): is the address right, and the server running?"
-        ) from error
+            f"tracking.uri: {uri} cannot be used ({cause(error, uri)}): is the address right, the server "
+            "running, and does it ask for a name and password? These are in no file: give them in the address again, "
+            "or as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        ) from None  # the client's own error may repeat them
 
 
-def cause(error: BaseException) -> str:
-    """Where an error began, in one line: of many layers of clients the innermost one knows."""
+def cause(error: BaseException, uri: Uri) -> str:
+    """Where an error of the store `uri` began, in one line: of many layers of clients the innermost one knows."""
     while error.__context__:
         error = error.__context__
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return uri.scrub(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
+
+
+def apply(client: Any, uri: Uri, run_id: str, message: Message, folder: Path) -> str:
+    """Do in MLflow what a message of the run's `folder` says; returns the run's id. Raises `RefusedError`."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _apply(client, run_id, message, folder)
+    except (MlflowException, FileNotFoundError) as error:
+        final = isinstance(error, FileNotFoundError) or error.error_code in REFUSALS
+        if not (run_id and final):
+            raise
+        raise RefusedError(cause(error, uri)) from None
+
+
+def context_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """`tags`, with those that MLflow adds to a run: the user, the program and its commit."""
+    from mlflow.tracking.context.registry import resolve_tags
+
+    return dict(resolve_tags(dict(tags)))
 
 
 def experiment_id(client: Any, name: str, artifacts: str = "") -> str:
     """The id of the experiment `name`; a new one keeps its files under the URI `artifacts` if that is given."""
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        with _made_already():
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        with _existing_accepted():
             return str(client.create_experiment(name, artifacts or None))
-        found = client.get_experiment_by_name(name)
-    return str(found.experiment_id)
+        experiment = client.get_experiment_by_name(name)
+    return str(experiment.experiment_id)
 
 
 def children(client: Any, experiment: str, parent: str) -> list[Any]:
@@ -130,25 +174,29 @@ def children(client: Any, experiment: str, parent: str) -> list[Any]:
     return list(_search(client, experiment, f"tags.`{PARENT}` = '{parent}'"))
 
 
-def log_model(uri: str, run_id: str, network: nn.Module, image_size: int) -> str:
+def log_model(uri: Uri, run_id: str, network: "nn.Module", image_size: int) -> str:
     """Log the network as a served model of a run, with its signature; returns the model's id."""
     client = connect(uri)
     import mlflow
+    import numpy as np
+    import torch
     from mlflow.models import infer_signature
 
-    mlflow.set_tracking_uri(uri)  # its way of logging a model takes no client
+    from privatenet.distributed.tracking.served import Logits
+
+    mlflow.set_tracking_uri(uri.full)  # its way of logging a model takes no client
     run = client.get_run(run_id)
     logged = client.create_logged_model(
         run.info.experiment_id, "model", source_run_id=run_id, params=run.data.params, model_type="classifier"
     )
-    model = _Logits(network.cpu().eval())
+    model = Logits(network.cpu().eval())
     images = np.zeros((2, 3, image_size, image_size), dtype=np.float32)
     with torch.inference_mode():
         logits = model(torch.from_numpy(images)).numpy()
     requirements = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "privatenet")]
     with warnings.catch_warnings():
-        for known in ("No complete tensor found", ".*Any type hint is inferred"):  # nothing for a person to do
-            warnings.filterwarnings("ignore", message=known, category=UserWarning)
+        for harmless in ("No complete tensor found", ".*Any type hint is inferred"):  # nothing for a person to do
+            warnings.filterwarnings("ignore", message=harmless, category=UserWarning)
         mlflow.pytorch.log_model(
             model, signature=infer_signature(images, logits), input_example=images, pip_requirements=requirements,
             model_id=logged.model_id, run_id=run_id,
@@ -156,21 +204,57 @@ def log_model(uri: str, run_id: str, network: nn.Module, image_size: int) -> str
     return str(logged.model_id)
 
 
-class _Logits(nn.Module):
-    """The network as a served model: normalised pictures in, logits out."""
+def _create(client: Any, message: CreateRun) -> str:
+    """Make a run, or find the trial's that an earlier process made; returns its id."""
+    experiment = experiment_id(client, message.experiment, message.artifacts)
+    for run in children(client, experiment, message.tags[PARENT]) if message.identity else []:
+        if all(run.data.tags.get(name) == message.tags[name] for name in message.identity):
+            if message.reopen:
+                _reopen(client, run.info.run_id)
+            return str(run.info.run_id)
+    created = client.create_run(experiment, _ms(message.time_s), message.tags, message.name)
+    return str(created.info.run_id)
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.network(images)[0]
-        return logits
+def _apply(client: Any, run_id: str, message: Message, folder: Path) -> str:
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+    if isinstance(message, CreateRun):
+        return _create(client, message)
+    if isinstance(message, LogParams):
+        present = client.get_run(run_id).data.params
+        params = [Param(name, value) for name, value in message.values.items() if name not in present]
+        client.log_batch(run_id, params=params, synchronous=True)
+    elif isinstance(message, SetTags):
+        client.log_batch(run_id, tags=[RunTag(*item) for item in message.values.items()], synchronous=True)
+    elif isinstance(message, LogMetrics):
+        metrics = [Metric(*item, _ms(message.time_s), message.epoch) for item in message.values.items()]
+        client.log_batch(run_id, metrics=metrics, synchronous=True)
+    elif isinstance(message, LogDataset):
+        dataset = Dataset(message.name, message.digest, "local", json.dumps({"uri": message.source}))
+        client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+    elif isinstance(message, LogFiles):
+        path = (folder / message.path).resolve()
+        if path.is_dir():
+            client.log_artifacts(run_id, path, path.name)
+        else:
+            client.log_artifact(run_id, path)
+    elif message.status == "RUNNING":
+        _reopen(client, run_id)
+    else:
+        client.set_terminated(run_id, message.status, _ms(message.time_s))
+    return run_id
+
+
+def _reopen(client: Any, run_id: str) -> None:
+    if "failure" in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, "failure")
+    client.update_run(run_id, status="RUNNING")
 
 
 @contextmanager
-def _made_already() -> Iterator[None]:
-    """Let what is made in the block have been made before, maybe just now by another process."""
+def _existing_accepted() -> Iterator[None]:
+    """Let what is made in the block exist already, maybe since a moment, made by another process."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -180,7 +264,7 @@ def _made_already() -> Iterator[None]:
             raise
 
 
-def _find(client: Any, name: str, uri: str) -> list[TrackedRun]:
+def _find(client: Any, name: str, uri: Uri) -> list[TrackedRun]:
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(name)
@@ -193,11 +277,11 @@ def _find(client: Any, name: str, uri: str) -> list[TrackedRun]:
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
-        there = ", ".join(known.name for known in client.search_experiments(max_results=SHOWN))
-        raise ConfigError(f"{uri} has no experiment and no run {name!r}: its experiments are {there}") from error
-    where = client.get_experiment(run.info.experiment_id)
-    nested = children(client, where.experiment_id, run.info.run_id)
-    return [_tracked(each, where.name) for each in nested or [run]]
+        names = ", ".join(known.name for known in client.search_experiments(max_results=EXAMPLES))
+        raise ConfigError(f"{uri} has no experiment and no run {name!r}: its experiments are {names}") from None
+    experiment = client.get_experiment(run.info.experiment_id)
+    nested = children(client, experiment.experiment_id, run.info.run_id)
+    return [_tracked(each, experiment.name) for each in nested or [run]]
 
 
 def _search(client: Any, experiment: str, condition: str = "") -> Iterator[Any]:
@@ -215,3 +299,7 @@ def _tracked(run: Any, experiment: str) -> TrackedRun:
     data, info = run.data, run.info
     parent = data.tags.get(PARENT, "")
     return TrackedRun(info.run_id, info.run_name, info.status, parent, data.params, data.metrics, data.tags, experiment)
+
+
+def _ms(time_s: float) -> int:
+    return int(1000 * time_s)

@@ -15,6 +15,7 @@ from privatenet.audit.paper.reproduction import Reproduction, read_reproduction
 from privatenet.audit.settings import AuditConfig
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.shards.picture import decode_stored
+from privatenet.data_shards.uri import Uri
 from privatenet.distributed import checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import ConfigError, EngineConfig, TrackingConfig
@@ -45,7 +46,8 @@ def parser() -> ArgumentParser:
     built.add_argument("checkpoint", help="Folder of a target or private network, such as runs/demo/private.")
     built.add_argument("--config", action="config", help="YAML file of settings; later flags override it.")
     built.add_class_arguments(AuditConfig, as_group=False)
-    built.add_argument("--shards", default="", type=str, help="Folder of the data set; empty: where it was trained.")
+    help_text = "Folder or URL of the data set; empty: where it was trained, without the name and password of a URL."
+    built.add_argument("--shards", default=Uri(), type=Uri, help=help_text)
     built.add_argument("--output", default="", type=str, help="Folder of the report; empty: audit-<part> in the run's.")
     built.add_argument("--faces", default=0, type=int, help="Test pictures to show in the report; none unless asked.")
     built.add_argument(

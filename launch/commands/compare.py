@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from privatenet.data_shards.uri import Uri
 from privatenet.distributed.config import ConfigError
 from privatenet.distributed.tracking.outbox import read_sent
 
@@ -28,11 +29,11 @@ def main(argv: Sequence[str]) -> int:
     from privatenet.distributed.tracking.store import find_runs
     from privatenet.tune.compare.candidates import compare, pick
 
-    runs, stores = {}, {}
+    uri, runs, stores = values["tracking.uri"], {}, {}
     for name in values.runs:
         sent = read_sent(Path(name))
-        for run in find_runs(values["tracking.uri"], [name]):
-            runs[run.run_id], stores[run.run_id] = run, sent.uri if sent else values["tracking.uri"]
+        for run in find_runs(uri, [name]):
+            runs[run.run_id], stores[run.run_id] = run, sent.uri if sent and sent.uri != uri else uri
     found = compare(list(runs.values()), folder, values.leak, ", ".join(dict.fromkeys(stores.values())))
     print(f"page     {folder / 'compare.html'}\ntable    {folder / 'front.csv'}\nchart    {folder / 'front.png'}")
     if values.register:
@@ -53,7 +54,11 @@ def parser() -> ArgumentParser:
         "runs", nargs="+", metavar="RUN", help="MLflow experiments, ids of runs, or folders of runs or sweeps."
     )
     built.add_argument(
-        "--tracking.uri", "--uri", default="", type=str, help="MLflow server or store; a folder brings its own."
+        "--tracking.uri",
+        "--uri",
+        default=Uri(),
+        type=Uri,
+        help="MLflow server or store; a folder brings its own, but not the name and password for it.",
     )
     built.add_argument("--output", default="compare", type=str, help="Folder of what is written.")
     built.add_argument(
@@ -68,12 +73,11 @@ def parser() -> ArgumentParser:
     return built
 
 
-def _register(uri: str, run: "TrackedRun", name: str, alias: str) -> None:
+def _register(uri: Uri, run: "TrackedRun", name: str, alias: str) -> None:
     """Register the network of a run, whose checkpoint is on this machine, and say how to load it."""
     from privatenet.distributed import checkpoint
     from privatenet.distributed.stages.trained import load_network
     from privatenet.distributed.tracking.store import register
-    from privatenet.tune.compare.candidates import without_password
 
     folder = run.tags.get("checkpoint")
     if not folder:
@@ -81,5 +85,5 @@ def _register(uri: str, run: "TrackedRun", name: str, alias: str) -> None:
     network = load_network(checkpoint.load(Path(folder)))
     version = register(uri, run, name, alias, network, network.spec.image_size)
     print(f"model    {name}, version {version}, alias {alias}: {run.name}")
-    print(f"store    {without_password(uri)}")
+    print(f"store    {uri}")
     print(f'load it  mlflow.pytorch.load_model("models:/{name}@{alias}")')

@@ -12,6 +12,7 @@ import torch
 
 from privatenet.data_shards.shards.manifest import load_manifest
 from privatenet.data_shards.shards.remote import local_copy
+from privatenet.data_shards.uri import conceal
 from privatenet.distributed.ranks import free_port
 from privatenet.launch import train
 
@@ -31,7 +32,8 @@ def launch(module: str, arguments: list[str], ranks: int) -> int:
     launcher += ["--no_local_rank", "--master_port", str(free_port())]
     launcher += ["--module", module, *arguments]
     accelerator = {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
-    return subprocess.run(launcher, env=os.environ | accelerator).returncode
+    launcher, credentials = conceal(launcher)  # a launcher prints its command where a rank fails
+    return subprocess.run(launcher, env=os.environ | accelerator | credentials).returncode
 
 
 def add_ranks(parser: argparse.ArgumentParser) -> None:

@@ -1,27 +1,32 @@
-"""`privatenet send`: tell MLflow what it was not told while it was away."""
+"""`privatenet send`: send MLflow what waits since it was away."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from privatenet.data_shards.uri import Uri
 from privatenet.distributed.config import ConfigError
-from privatenet.distributed.tracking.outbox import OUTBOX, find
+from privatenet.distributed.tracking import outbox
 
 
 def main(argv: Sequence[str]) -> int:
     """Send what waits below the folders that `argv` names; returns the exit code."""
     try:
-        folders = [Path(name) for name in parser().parse_args(argv).folders]
+        values = parser().parse_args(argv)
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    found = find(folders)
-    if not found:
-        raise ConfigError(f"{', '.join(map(str, folders))}: there is no {OUTBOX} here or below")
-    from privatenet.distributed.tracking.tracker import deliver
+    folders = outbox.find(map(Path, values.folders))
+    if not folders:
+        raise ConfigError(f"{', '.join(values.folders)}: there is no {outbox.OUTBOX} here or below")
+    uri: Uri = values["tracking.uri"]
+    stores = {sent.uri for folder in folders if (sent := outbox.read_sent(folder))}
+    if uri and uri not in stores:
+        raise ConfigError(f"tracking.uri: nothing waits for {uri}: accepted are {', '.join(sorted(stores))}")
+    from privatenet.distributed.tracking.sender import deliver
 
-    for folder in found:
-        count = deliver(folder)
+    for folder in folders:
+        count = deliver(folder, uri=uri)
         print(f"{folder}  {f'sent {count}' if count else 'nothing waits'}")
     return 0
 
@@ -29,9 +34,11 @@ def main(argv: Sequence[str]) -> int:
 def parser() -> ArgumentParser:
     built = ArgumentParser(
         prog="privatenet send",
-        description="Send what runs had to say to MLflow while its server was away: figures, files, how they ended.",
+        description="Send what runs had to report to MLflow while its server was away: metrics, files, how they ended.",
         exit_on_error=False,
         allow_abbrev=False,
     )
     built.add_argument("folders", nargs="+", metavar="FOLDER", help="Folder of a run, or any folder above runs.")
+    help_text = "Address of the server with the name and password for it, which are in no folder."
+    built.add_argument("--tracking.uri", "--uri", default=Uri(), type=Uri, help=help_text)
     return built

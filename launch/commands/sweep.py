@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from privatenet.data_shards.shards.manifest import load_manifest
 from privatenet.data_shards.shards.remote import local_copy
+from privatenet.data_shards.uri import Uri
 from privatenet.distributed.config import Config, add_config_arguments, resolve_config
 from privatenet.launch.train import with_ready_configs
 from privatenet.tune.settings import Numbers, Range, RayConfig, SearchConfig, SpaceConfig
@@ -77,7 +78,7 @@ def _space(values: dict[str, Any]) -> SpaceConfig:
 def _on_every_machine(config: Config, where: RayConfig) -> Config:
     """Paths as every process of the sweep finds them; pictures are decoded once per machine."""
     output = Path(config.output).resolve()
-    shards = config.data.shards if "://" in config.data.shards else str(Path(config.data.shards).resolve())
+    shards = config.data.shards if "://" in config.data.shards else Uri(str(Path(config.data.shards).resolve()))
     cache = Path(tempfile.gettempdir()) / "privatenet" if where.address else output / "cache"
     data = replace(config.data, shards=shards, cache=config.data.cache or str(cache))
     protect = replace(

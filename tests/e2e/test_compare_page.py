@@ -11,6 +11,7 @@ import pytest
 from compared import HOSTILE, sweep
 from test_audit_page import CHROMIUM, FRAME, POLICY, asked, browse, console, listening
 
+from privatenet.data_shards.uri import Uri
 from privatenet.distributed import checkpoint
 from privatenet.distributed.tracking.store import connect
 from privatenet.launch import cli
@@ -69,7 +70,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     spec = NetworkSpec("resnet18", 3, 64, "linear", "none")
     weights = {f"network.{name}": value for name, value in build_network(spec).state_dict().items()}
     kept = checkpoint.save(folder / "kept", {"model": weights}, {"spec": dataclasses.asdict(spec)}).folder
-    client = connect(f"sqlite:///{folder / 'mlflow.db'}")
+    client = connect(Uri(f"sqlite:///{folder / 'mlflow.db'}"))
     experiment = client.create_experiment("faces", (folder / "files").as_uri())
     for made in sweep():
         tags = made.tags | ({"checkpoint": str(kept)} if made.name == "trial-000" else {})
@@ -91,7 +92,7 @@ def test_the_chosen_network_is_not_the_one_registered(
     said = capsys.readouterr().out
     assert "model    hidden, version 1, alias chosen: trial-000" in said
     assert 'mlflow.pytorch.load_model("models:/hidden@chosen")' in said
-    assert connect(store).get_model_version_by_alias("hidden", "chosen").version == 1
+    assert connect(Uri(store)).get_model_version_by_alias("hidden", "chosen").version == 1
     kept = csv.DictReader((tmp_path / "out" / "front.csv").read_text().splitlines())
     assert {row["name"]: row["knee"] for row in kept}["trial-000"] == "True"
 

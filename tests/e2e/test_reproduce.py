@@ -11,7 +11,7 @@ from privatenet.audit.attack.findings import read_findings
 from privatenet.audit.paper.reproduction import read_reproduction
 from privatenet.distributed.config import TrackingConfig
 from privatenet.distributed.signals import Interrupted
-from privatenet.distributed.tracking import tracker
+from privatenet.distributed.tracking import store as mlflow_store
 from privatenet.distributed.tracking.tracker import log_files, parent_run
 from privatenet.launch import cli
 
@@ -125,7 +125,7 @@ def test_a_parent_run_that_was_interrupted_goes_on_under_its_own_id(tmp_path: Pa
 
 
 def test_without_mlflow_there_is_no_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker, "MLFLOW", False)
+    monkeypatch.setattr(mlflow_store, "MLFLOW", False)
     with parent_run(TrackingConfig(), tmp_path, "reproduce") as tracking:
         assert tracking == TrackingConfig()
         log_files(tracking, [tmp_path / "reproduction.md"])

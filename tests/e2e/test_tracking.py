@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from servers import MlflowServer, mlflow_server
+from servers import Gate, MlflowServer, gate, mlflow_server
 from torch import nn
 
+from privatenet.data_shards.uri import Uri
 from privatenet.distributed.config import ConfigError, TrackingConfig
 from privatenet.distributed.signals import Interrupted
 from privatenet.distributed.tracking import outbox, store
-from privatenet.distributed.tracking import tracker as tracker_module
+from privatenet.distributed.tracking.sender import deliver, pause_s
 from privatenet.distributed.tracking.store import find_runs, register
-from privatenet.distributed.tracking.tracker import Tracker, conclude, deliver, log_files, parent_run, pause_s
+from privatenet.distributed.tracking.tracker import Tracker, conclude, log_files, parent_run
 from privatenet.launch import cli
 
 mlflow = pytest.importorskip("mlflow")
@@ -42,14 +44,21 @@ def config(mlflow_server: MlflowServer) -> TrackingConfig:
     return TrackingConfig(uri=mlflow_server.uri, experiment="tracked")
 
 
-def tracker(config: TrackingConfig, folder: Path, said: list[str], stage: str = "private") -> Tracker:
+@pytest.fixture
+def server(mlflow_server: MlflowServer) -> Iterator[Gate]:
+    """The server at an address of its own, which can be away for a while."""
+    with gate(mlflow_server.port) as opened:
+        yield opened
+
+
+def tracker(config: TrackingConfig, folder: Path, lines: list[str], stage: str = "private") -> Tracker:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text("seed: 0\n")
-    return Tracker(config, folder, stage, SETTINGS, said.append)
+    return Tracker(config, folder, stage, SETTINGS, lines.append)
 
 
 def stored(config: TrackingConfig, run_id: str | None) -> Any:
-    return mlflow.MlflowClient(config.uri).get_run(run_id)
+    return mlflow.MlflowClient(config.uri.full).get_run(run_id)
 
 
 def steps(config: TrackingConfig, run_id: str | None) -> list[int]:
@@ -58,8 +67,8 @@ def steps(config: TrackingConfig, run_id: str | None) -> list[int]:
 
 
 def test_what_a_run_says_reaches_the_server_at_once(config: TrackingConfig, tmp_path: Path) -> None:
-    said: list[str] = []
-    run = tracker(config, tmp_path / "run" / "private", said)
+    lines: list[str] = []
+    run = tracker(config, tmp_path / "run" / "private", lines)
     run.data("tiny", "shards/tiny", "f" * 64)
     run.log({"train/loss": 2.0, "validation/emotion/auc": float("nan")}, 1)
     run.params({"lambda": 0.5, "target.lr": 0.2})
@@ -70,73 +79,74 @@ def test_what_a_run_says_reaches_the_server_at_once(config: TrackingConfig, tmp_
     run.artifacts(tmp_path / "report")
     run.finish("a" * 64, None, 0)
 
-    found = stored(config, run.run_id)
-    assert found.info.status == "FINISHED"
-    assert found.data.metrics == {"train/loss": 2.0}
-    assert found.data.params["target.lr"] == "0.1"
-    assert found.data.params["lambda"] == "0.5"
-    assert len(found.data.params["long"]) == 6000
-    assert found.data.tags["front"] == "yes"
-    assert found.data.tags["checkpoint.sha256"] == "a" * 64
-    assert found.data.tags["part"] == "private"
-    (data,) = found.inputs.dataset_inputs
+    entry = stored(config, run.run_id)
+    assert entry.info.status == "FINISHED"
+    assert entry.data.metrics == {"train/loss": 2.0}
+    assert entry.data.params["target.lr"] == "0.1"
+    assert entry.data.params["lambda"] == "0.5"
+    assert len(entry.data.params["long"]) == 6000
+    assert entry.data.tags["front"] == "yes"
+    assert entry.data.tags["checkpoint.sha256"] == "a" * 64
+    assert entry.data.tags["part"] == "private"
+    (data,) = entry.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("tiny", "f" * 36)
     client = mlflow.MlflowClient(config.uri)
     assert {item.path for item in client.list_artifacts(run.run_id)} == {"config.yaml", "report"}
     assert [item.path for item in client.list_artifacts(run.run_id, "report")] == ["report/page.html"]
-    assert not said
+    assert not lines
     assert deliver(run.folder) == 0
 
 
 def test_training_goes_on_while_the_server_is_away_and_nothing_is_lost(
-    config: TrackingConfig, mlflow_server: MlflowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    server: Gate, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    said: list[str] = []
-    run = tracker(config, tmp_path / "run" / "target", said)
-    other = tracker(config, tmp_path / "run" / "private", said)
+    config, lines = TrackingConfig(uri=server.uri, experiment="away"), list[str]()
+    run = tracker(config, tmp_path / "run" / "target", lines)
+    other = tracker(config, tmp_path / "run" / "private", lines)
     with parent_run(config, tmp_path / "all", "reproduce") as tracking:
         run.log({"train/loss": 3.0}, 1)
-        mlflow_server.stop()
+        server.shut()
         try:
-            began = time.monotonic()
+            start = time.monotonic()
             for epoch in range(2, 7):
                 run.log({"train/loss": 3.0 / epoch}, epoch)
             other.log({"train/loss": 1.0}, 1)
             other.finish("b" * 64, Tiny(), 32)
-            nested = tracker(replace(tracking, trial="t0"), tmp_path / "all" / "t0" / "private", said)
+            nested = tracker(replace(tracking, trial="t0"), tmp_path / "all" / "t0" / "private", lines)
             nested.stop("FAILED", "out of memory")
-            lost = replace(tracking, trial="t1")
-            conclude(lost, tmp_path / "ended" / "t1", "private", {}, {"failure": "killed"}, "FAILED", said.append)
+            killed = replace(tracking, trial="t1")
+            conclude(killed, tmp_path / "ended" / "t1", "private", {}, {"failure": "killed"}, "FAILED", lines.append)
             (tmp_path / "all" / "table.md").write_text("table")
-            log_files(tracking, [tmp_path / "all" / "table.md"], said.append)
-            took = time.monotonic() - began
+            log_files(tracking, [tmp_path / "all" / "table.md"], lines.append)
+            took = time.monotonic() - start
             assert took < 5
 
             assert nested.run_id is None
-            assert sum("cannot be used (ConnectionRefusedError" in line for line in said) == 5
-            assert sum(line == "the model is left out: MLflow is away" for line in said) == 1
-            assert f"MLflow was not told all: once it is back, `privatenet send {other.folder}` sends the rest" in said
+            assert sum("cannot be used (ConnectionRefusedError" in line for line in lines) == 5
+            assert sum(line == "the model is left out: MLflow is away" for line in lines) == 1
+            assert (
+                f"MLflow does not have all: once it is back, `privatenet send {other.folder}` sends the rest" in lines
+            )
             with pytest.raises(ConfigError, match=r"tracking\.uri: http://127.*cannot be used"):
-                tracker(config, tmp_path / "wrong" / "target", said)
+                tracker(config, tmp_path / "wrong" / "target", lines)
             assert {path.name for path in (tmp_path / "wrong" / "target").iterdir()} == {"config.yaml"}
             with pytest.raises(ConfigError, match=r"tracking\.uri"):
-                find_runs(config.uri, ["tracked"])
+                find_runs(config.uri, ["away"])
             assert cli.main(["send", str(tmp_path)]) == 2
             assert capsys.readouterr().err.count("\n") == 1
         finally:
-            mlflow_server.start()
+            server.open()
 
-    monkeypatch.setattr(run.post, "again", 0.0)  # as if half a minute had gone by
-    said.clear()
+    monkeypatch.setattr(run.sender, "retry_at", 0.0)  # as if half a minute had gone by
+    lines.clear()
     run.log({"train/loss": 0.1}, 7)
-    assert said == [f"{config.uri} is back and was told what waited: 6 messages"]
+    assert lines == [f"{config.uri} is back and has what waited: 6 messages"]
     assert steps(config, run.run_id) == [1, 2, 3, 4, 5, 6, 7]
 
     assert cli.main(["send", str(tmp_path)]) == 0
-    lines = dict(line.split("  ") for line in capsys.readouterr().out.splitlines())
-    assert lines[str(other.folder)] == "sent 3"
-    assert lines[str(run.folder)] == "nothing waits"
+    sent = dict(line.split("  ") for line in capsys.readouterr().out.splitlines())
+    assert sent[str(other.folder)] == "sent 3"
+    assert sent[str(run.folder)] == "nothing waits"
     assert stored(config, other.run_id).info.status == "FINISHED"
     assert steps(config, other.run_id) == [1]
     late = stored(config, nested.run_id)
@@ -151,31 +161,31 @@ def test_training_goes_on_while_the_server_is_away_and_nothing_is_lost(
 def test_a_run_goes_on_under_its_own_id_and_a_trial_is_found_again_by_its_name(
     config: TrackingConfig, tmp_path: Path
 ) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     with parent_run(config, tmp_path / "sweep", "tune") as tracking:
         trial = replace(tracking, trial="trial-3")
-        first = tracker(trial, tmp_path / "one" / "private", said)
+        first = tracker(trial, tmp_path / "one" / "private", lines)
         first.log({"train/loss": 1.0}, 1)
         first.stop("FAILED", "x" * 900)
         assert len(stored(config, first.run_id).data.tags["failure"]) == 500
 
-        again = tracker(trial, tmp_path / "one" / "private", said)
+        again = tracker(trial, tmp_path / "one" / "private", lines)
         assert again.run_id == first.run_id
-        found = stored(config, first.run_id)
-        assert found.info.status == "RUNNING"
-        assert "failure" not in found.data.tags
+        entry = stored(config, first.run_id)
+        assert entry.info.status == "RUNNING"
+        assert "failure" not in entry.data.tags
 
-        elsewhere = tracker(trial, tmp_path / "two" / "private", said)  # killed before its folder could be saved
+        elsewhere = tracker(trial, tmp_path / "two" / "private", lines)  # killed before its folder could be saved
         assert elsewhere.run_id == first.run_id
         elsewhere.log({"train/loss": 1.0}, 2)
         elsewhere.finish("c" * 64, None, 0)
         assert steps(config, first.run_id) == [1, 2]
 
-        unknown = tracker(trial, tmp_path / "two" / "unknown", said, "adversary")
-        other = tracker(replace(tracking, trial="trial-4"), tmp_path / "three" / "private", said)
+        unknown = tracker(trial, tmp_path / "two" / "unknown", lines, "adversary")
+        other = tracker(replace(tracking, trial="trial-4"), tmp_path / "three" / "private", lines)
         assert len({first.run_id, unknown.run_id, other.run_id}) == 3
         assert stored(config, other.run_id).data.tags["trial"] == "trial-4"
-    assert not said
+    assert not lines
     assert len(find_runs(config.uri, [tracking.parent])) == 3
 
 
@@ -188,11 +198,13 @@ def test_a_trial_that_could_not_speak_is_recorded_once_as_failed(config: Trackin
             conclude(silent, tmp_path / "ended" / "0", "private", {"lambda": 0.7}, why, "FAILED")
         why = {"failure": "the worker died too"}
         conclude(begun, tmp_path / "ended" / "1", "private", {"lambda": 0.9}, why, "FAILED")
-    never, died = sorted(find_runs(config.uri, [str(tmp_path / "sweep")]), key=lambda found: found.tags["trial"])
+    never, died = sorted(find_runs(config.uri, [str(tmp_path / "sweep")]), key=lambda run: run.tags["trial"])
     assert never.status == died.status == "FAILED"
     conclude(begun, tmp_path / "ended" / "1", "private", {}, {"checkpoint": "s3://there"})
-    (told,) = find_runs(config.uri, [run.run_id])
-    assert (told.status, told.tags["checkpoint"]) == ("FAILED", "s3://there"), "a word more opens no run again"
+    (concluded,) = find_runs(config.uri, [run.run_id])
+    assert (concluded.status, concluded.tags["checkpoint"]) == ("FAILED", "s3://there"), (
+        "a word more opens no run again"
+    )
     assert never.params == {"lambda": "0.7"}
     assert never.tags["failure"] == "the worker died"
     assert never.parent == died.parent == tracking.parent
@@ -202,14 +214,14 @@ def test_a_trial_that_could_not_speak_is_recorded_once_as_failed(config: Trackin
 
 
 def test_what_the_server_refuses_is_said_and_does_not_hold_up_the_rest(config: TrackingConfig, tmp_path: Path) -> None:
-    said: list[str] = []
-    run = tracker(config, tmp_path / "run" / "private", said)
+    lines: list[str] = []
+    run = tracker(config, tmp_path / "run" / "private", lines)
     run.tag({"a;b": "no such name"})
     run.artifacts(tmp_path / "nowhere")
     run.log({"train/loss": 1.0}, 1)
-    assert len(said) == 2
-    assert said[0].startswith(f"MLflow refused tags of run {run.run_id}: ")
-    assert "nowhere" in said[1]
+    assert len(lines) == 2
+    assert lines[0].startswith(f"MLflow refused tags of run {run.run_id}: ")
+    assert "nowhere" in lines[1]
     assert steps(config, run.run_id) == [1]
 
 
@@ -222,32 +234,54 @@ def test_a_message_cut_short_by_a_kill_does_not_spoil_the_next(config: TrackingC
     assert steps(config, run.run_id) == [1]
 
 
-def test_another_store_is_told_the_whole_story(config: TrackingConfig, tmp_path: Path) -> None:
-    run = tracker(TrackingConfig(), tmp_path / "run" / "private", [])
+def test_another_store_gets_the_whole_story(config: TrackingConfig, server: Gate, tmp_path: Path) -> None:
+    run = tracker(config, tmp_path / "run" / "private", [])
     run.log({"train/loss": 1.0}, 1)
     run.stop("KILLED")
-    before = run.run_id
-    moved = tracker(config, run.folder, [])
-    assert moved.run_id != before
+    first = run.run_id
+    moved = tracker(replace(config, uri=server.uri), run.folder, [])
+    assert moved.run_id != first
     assert steps(config, moved.run_id) == [1]
     assert stored(config, moved.run_id).info.status == "RUNNING"
 
 
+def test_credentials_of_a_store_come_with_the_command_and_make_no_other_run_of_it(
+    config: TrackingConfig, mlflow_server: MlflowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with gate(mlflow_server.port, "kim", "s3cret") as server:
+        secret = replace(config, uri=Uri(server.uri.replace("//", "//kim:s3cret@")))
+        run = tracker(secret, tmp_path / "run" / "private", [])
+        again = tracker(secret, run.folder, [])
+        assert again.run_id == run.run_id
+        outbox.append(run.folder, outbox.SetTags({"late": "yes"}))
+        for uri in ([], ["--uri", server.uri.replace("//", "//kim:wrong@")]):
+            assert cli.main(["send", str(tmp_path), *uri]) == 2
+            error = capsys.readouterr().err
+            assert f"tracking.uri: {server.uri} cannot be used" in error
+            assert "MLFLOW_TRACKING_PASSWORD" in error
+            assert "wrong" not in error
+        assert cli.main(["send", str(tmp_path), "--uri", "http://other"]) == 2
+        assert f"nothing waits for http://other: accepted are {server.uri}" in capsys.readouterr().err
+        assert cli.main(["send", str(tmp_path), "--uri", secret.uri.full]) == 0
+        assert stored(config, run.run_id).data.tags["late"] == "yes"
+        assert [found.run_id for found in find_runs(secret.uri, [str(run.folder)])] == [run.run_id]
+
+
 def test_runs_are_found_by_experiment_id_and_folder(config: TrackingConfig, tmp_path: Path) -> None:
-    own = replace(config, experiment="found")
-    lone = tracker(own, tmp_path / "lone" / "target", [], "target")
-    with parent_run(own, tmp_path / "sweep", "tune") as tracking:
+    config = replace(config, experiment="found")
+    lone = tracker(config, tmp_path / "lone" / "target", [], "target")
+    with parent_run(config, tmp_path / "sweep", "tune") as tracking:
         parts = [tracker(tracking, tmp_path / "sweep" / name, []) for name in ("a", "b")]
     ids = [part.run_id for part in parts]
     assert [run.run_id for run in find_runs(config.uri, ["found"])] == [lone.run_id, *ids]
-    assert [run.run_id for run in find_runs("", [str(tmp_path / "sweep")])] == ids
+    assert [run.run_id for run in find_runs(Uri(), [str(tmp_path / "sweep")])] == ids
     (found,) = find_runs(config.uri, [str(lone.run_id), str(lone.folder)])
     assert (found.name, found.status, found.parent, found.experiment) == ("lone/target", "RUNNING", "", "found")
     assert found.params["target.lr"] == "0.1"
     with pytest.raises(ConfigError, match=r"no experiment and no run 'fuond': its experiments are .*found"):
         find_runs(config.uri, ["fuond"])
     with pytest.raises(ConfigError, match=r"give tracking\.uri"):
-        find_runs("", ["found"])
+        find_runs(Uri(), ["found"])
 
 
 def test_more_runs_than_a_page_holds_are_all_found(config: TrackingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +290,7 @@ def test_more_runs_than_a_page_holds_are_all_found(config: TrackingConfig, monke
     made = {client.create_run(experiment).info.run_id for _ in range(5)}
     search = client.search_runs
     monkeypatch.setattr(client, "search_runs", lambda *args, **named: search(*args, max_results=2, **named))
-    monkeypatch.setattr(store, "connect", lambda uri: client)
+    monkeypatch.setattr(store, "connect", lambda _: client)
     assert {run.run_id for run in find_runs(config.uri, ["many"])} == made
 
 
@@ -279,8 +313,8 @@ def test_a_model_is_registered_and_loaded_by_its_alias(logged: bool, config: Tra
     model = mlflow.pyfunc.load_model(f"models:/{name}@best")
     pictures = np.random.default_rng(0).normal(size=(5, 3, 32, 32)).astype(np.float32)
     with torch.inference_mode():
-        wanted = network(torch.from_numpy(pictures))[0].numpy()
-    assert np.allclose(model.predict(pictures), wanted, atol=1e-5)
+        logits = network(torch.from_numpy(pictures))[0].numpy()
+    assert np.allclose(model.predict(pictures), logits, atol=1e-5)
     assert mlflow.MlflowClient(config.uri).get_model_version_by_alias(name, "best").run_id == run.run_id
     (experiment,) = mlflow.MlflowClient(config.uri).search_experiments(filter_string="name = 'tracked'")
     logged_model = mlflow.MlflowClient(config.uri).get_logged_model(model.metadata.model_id)
@@ -313,12 +347,12 @@ def test_send_refuses_folders_without_anything_to_send(tmp_path: Path, capsys: p
 
 
 def test_without_mlflow_figures_stay_in_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker_module, "MLFLOW", False)
-    said: list[str] = []
-    run = tracker(TrackingConfig(), tmp_path, said)
+    monkeypatch.setattr(store, "MLFLOW", False)
+    lines: list[str] = []
+    run = tracker(TrackingConfig(), tmp_path, lines)
     run.log({"train/loss": 1.0}, 1)
     run.stop("FAILED", "why")
-    assert said == [f"mlflow is not installed: figures go to {tmp_path / 'metrics.jsonl'} only"]
+    assert lines == [f"mlflow is not installed: figures go to {tmp_path / 'metrics.jsonl'} only"]
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["train/loss"] == 1.0
     conclude(TrackingConfig(parent="p", trial="t"), tmp_path / "t", "private", {}, {}, "FAILED")
     assert not (tmp_path / "t").exists()

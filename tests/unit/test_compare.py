@@ -24,7 +24,6 @@ from privatenet.tune.compare.candidates import (
     described,
     pick,
     references,
-    without_password,
 )
 from privatenet.tune.compare.charts import importance
 
@@ -217,11 +216,6 @@ def test_the_page_loads_something_or_runs_what_a_name_says(written: tuple[Path, 
     assert "secret" not in page
     assert "https://host:5000" in own
     assert all((written[0] / name).stat().st_size > 1000 for name in ("front.png", "front.svg", "front.csv"))
-
-
-def test_a_password_is_shown() -> None:
-    assert without_password("postgresql://me:secret@host/db") == "postgresql://host/db"
-    assert without_password("sqlite:////home/a@b/mlflow.db") == "sqlite:////home/a@b/mlflow.db"
 
 
 def test_what_nobody_has_is_picked() -> None:

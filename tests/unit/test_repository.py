@@ -20,7 +20,7 @@ ALLOWED = {
 }
 OWNERS = {
     "deepspeed": {"distributed/engine.py"},
-    "mlflow": {"distributed/tracking/"},
+    "mlflow": {"distributed/tracking/store.py"},
     "webdataset": {"data_shards/"},
     "sklearn": {"audit/"},
     "matplotlib": {"audit/report/charts.py"},

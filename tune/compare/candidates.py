@@ -183,11 +183,6 @@ def shown(value: str | float) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
-def without_password(uri: str) -> str:
-    """A store's address for others to see: without the user and password that may be in it."""
-    return re.sub(r"//[^/@]*@", "//", uri)
-
-
 def chart_points(found: Comparison) -> list[Point]:
     """The candidates for a chart, labelled by their number in the table."""
     return [

@@ -20,6 +20,7 @@ from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.report.charts import BLUE, GREEN, INK, ORANGE, PURPLE, QUIET, RED
 from privatenet.audit.report.text import DASH, interval, percent, points, whole
 from privatenet.data_shards.files import replacing
+from privatenet.data_shards.uri import scrub
 from privatenet.tune.compare.candidates import (
     LEAKAGE,
     NONE,
@@ -31,7 +32,6 @@ from privatenet.tune.compare.candidates import (
     described,
     references,
     shown,
-    without_password,
 )
 
 FEWEST = 4
@@ -74,7 +74,7 @@ def write_page(found: Comparison, path: Path, uri: str = "") -> None:
         whole=whole,
         percent=percent,
         points=points,
-        uri=without_password(uri),
+        uri=scrub(uri),
         package=version("privatenet"),
         plotly=Markup(get_plotlyjs()),
     )
