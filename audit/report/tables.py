@@ -25,7 +25,7 @@ CONTROLS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What is shown, with its interval, and the figure itself in full."""
+    """A cell: its text, the text of its interval, and the figure itself in full."""
 
     text: str
     interval: str = ""
@@ -147,8 +147,8 @@ def controls_table(findings: Findings) -> Table:
                 )
             )
     columns = ("attribute", "adversary", "tap", "majority %", "accuracy %", "balanced %")
-    known = list(dict.fromkeys(leak.attribute for leak in findings.audited.leaks))
-    rows.sort(key=lambda row: known.index(row[0].text) if row[0].text in known else len(known))
+    attributes = list(dict.fromkeys(leak.attribute for leak in findings.audited.leaks))
+    rows.sort(key=lambda row: attributes.index(row[0].text) if row[0].text in attributes else len(attributes))
     return Table("Controls: figures to read the others by", columns, tuple(rows), headers=2)
 
 
@@ -170,9 +170,9 @@ def protocol_table(findings: Findings) -> Table:
     }
     rows = []
     for key, value in dataclasses.asdict(protocol).items():
-        shown = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+        text = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
         figure = None if isinstance(value, str) else value
-        rows.append((Cell(names[key]), Cell(shown, figure=figure, where=f"protocol.{key}")))
+        rows.append((Cell(names[key]), Cell(text, figure=figure, where=f"protocol.{key}")))
     return Table("Protocol", ("what", "value"), tuple(rows))
 
 
@@ -237,8 +237,8 @@ def print_summary(findings: Findings, console: Console | None = None) -> None:
         )
     console.print(Text(utility))
     console.print(table)
-    for judged in verdicts(findings):
-        console.print(Text(f"- {judged.sentence}"))
+    for verdict in verdicts(findings):
+        console.print(Text(f"- {verdict.sentence}"))
 
 
 DASH_CELL = Cell(DASH)
@@ -278,11 +278,11 @@ def _majority(findings: Findings, control: Control) -> Cell | None:
 
 
 def _without_empty(table: Table) -> Table:
-    """Without columns in which nothing is said."""
-    kept = [
+    """Without columns whose cells are all empty."""
+    columns = [
         index
         for index in range(len(table.columns))
         if not table.rows or any(row[index].text not in ("", DASH) for row in table.rows)
     ]
-    rows = tuple(tuple(row[index] for index in kept) for row in table.rows)
-    return dataclasses.replace(table, columns=tuple(table.columns[index] for index in kept), rows=rows)
+    rows = tuple(tuple(row[index] for index in columns) for row in table.rows)
+    return dataclasses.replace(table, columns=tuple(table.columns[index] for index in columns), rows=rows)

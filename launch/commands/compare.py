@@ -26,18 +26,21 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"output: {folder} is no folder")
     # Torch and matplotlib take seconds to import: not before the arguments are known to be good.
     from privatenet.distributed.tracking.store import find_runs
-    from privatenet.tune.compare.candidates import compare, pick
+    from privatenet.tune.compare.front import pick
+    from privatenet.tune.compare.report import compare
+    from privatenet.tune.compare.tracked import candidates
 
     runs, stores = {}, {}
     for name in values.runs:
         sent = read_sent(Path(name))
         for run in find_runs(values["tracking.uri"], [name]):
             runs[run.run_id], stores[run.run_id] = run, sent.uri if sent else values["tracking.uri"]
-    found = compare(list(runs.values()), folder, values.leak, ", ".join(dict.fromkeys(stores.values())))
+    networks = candidates(list(runs.values()))
+    comparison = compare(networks, folder, values.leak, ", ".join(dict.fromkeys(stores.values())))
     print(f"page     {folder / 'compare.html'}\ntable    {folder / 'front.csv'}\nchart    {folder / 'front.png'}")
     if values.register:
-        chosen = pick(found, values.pick).run_id
-        _register(stores[chosen], runs[chosen], values.register, values.alias)
+        run_id = pick(comparison, values.pick).run_id
+        _register(stores[run_id], runs[run_id], values.register, values.alias)
     return 0
 
 
@@ -63,7 +66,9 @@ def parser() -> ArgumentParser:
         help="Tap-attribute pair to judge by, such as backbone-gender; empty: the worst.",
     )
     built.add_argument("--register", default="", type=str, help="Name of the MLflow model to register one network as.")
-    built.add_argument("--pick", default="knee", type=str, help="Which one: knee, or its number in the table.")
+    built.add_argument(
+        "--pick", default="knee", type=str, help="Which one: knee, which is private, or its number in the table."
+    )
     built.add_argument("--alias", default="chosen", type=str, help="Alias of the registered version.")
     return built
 
@@ -73,7 +78,7 @@ def _register(uri: str, run: "TrackedRun", name: str, alias: str) -> None:
     from privatenet.distributed import checkpoint
     from privatenet.distributed.stages import load_network
     from privatenet.distributed.tracking.store import register
-    from privatenet.tune.compare.candidates import without_password
+    from privatenet.tune.compare.page import without_password
 
     folder = run.tags.get("checkpoint")
     if not folder:
