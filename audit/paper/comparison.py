@@ -112,7 +112,7 @@ def table_3(reproduction: Reproduction) -> Table:
     rows = []
     for place, latency in enumerate(reproduction.latencies):
         paper = published.LATENCIES["private" if place else "unprotected"]
-        cells = (Cell(number(value), figure=value) for value in (latency.mean, latency.deviation))
+        cells = (Cell(number(value), value=value) for value in (latency.mean, latency.deviation))
         rows.append((Cell(latency.network), *cells, Cell(paper)))
     repetitions = reproduction.latencies[0].repetitions
     columns = ("network", "mean, ms", "deviation", "paper (V100)")
@@ -143,11 +143,11 @@ def _accuracy(estimate: Estimate) -> Cell:
 
 
 def _share(share: float) -> Cell:
-    return Cell(percent(share), figure=share)
+    return Cell(percent(share), value=share)
 
 
 def _points(share: float) -> Cell:
-    return Cell(points(share), figure=share)
+    return Cell(points(share), value=share)
 
 
 def _change(robustness: float | None) -> Cell:
@@ -157,7 +157,7 @@ def _change(robustness: float | None) -> Cell:
 
 def _published(value: float | None) -> Cell:
     """A figure of the paper as it stands there, or a dash."""
-    return NONE if value is None else Cell(number(value), figure=value)
+    return NONE if value is None else Cell(number(value), value=value)
 
 
 def _rich(table: Table) -> RichTable:

@@ -71,11 +71,13 @@ def reproduce(settings: ReproduceConfig, config: Config, faces: Faces, ranks: Ra
             private[case], unknown[case] = stages
         tests = {case: (private[case].state["test"], unknown[case].state["test"]) for case in todo}
         networks = {case: _network(case, faces, *tests[case], known.state["test"]) for case in todo}
-        timed = {"unprotected": target, **{case.name: private[case] for case in table}}
+        checkpoints = {"unprotected": target, **{case.name: private[case] for case in table}}
 
         def conclude() -> Reproduction:
             say(f"timing {settings.repetitions} inferences of one picture")
-            latencies = [_time(name, source, config, settings.repetitions, ranks) for name, source in timed.items()]
+            latencies = [
+                _time(name, source, config, settings.repetitions, ranks) for name, source in checkpoints.items()
+            ]
             utility = target.state["test"][faces.schema.target]
             reproduction = Reproduction(
                 version=VERSION,

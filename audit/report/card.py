@@ -60,8 +60,8 @@ def _details(findings: Findings) -> str:
 
 def _intended(findings: Findings) -> str:
     network = findings.audited
-    hidden = f", with {markdown(listed(list(network.protected)))} protected" if network.protected else ""
-    return f"The network was trained to predict {markdown(network.target)}{hidden}. Intended users and uses: {UNKNOWN}."
+    pairs = f", with {markdown(listed(list(network.protected)))} protected" if network.protected else ""
+    return f"The network was trained to predict {markdown(network.target)}{pairs}. Intended users and uses: {UNKNOWN}."
 
 
 def _out_of_scope(findings: Findings) -> str:

@@ -96,16 +96,16 @@ def write_report(
     for mark in marks:
         if mark.attribute not in attributes and (mark.attribute or len(attributes) != 1):
             raise AuditError(f"mark {mark.label!r} is of {mark.attribute!r}; accepted: {', '.join(attributes)}")
-    figures = folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
+    pictures = folder / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
     by_name = [(name, curve) for name, curve in (lambda_marks or {}).items() if curve]
     drawings = Drawings(
-        [_group(findings, attribute, marks, figures) for attribute in attributes],
-        [_lambda_chart(findings, place, name, curve, figures) for place, (name, curve) in enumerate(by_name)],
-        [_training_chart(network, figures) for network in findings.networks if network.curves],
+        [_group(findings, attribute, marks, pictures) for attribute in attributes],
+        [_lambda_chart(findings, place, name, curve, pictures) for place, (name, curve) in enumerate(by_name)],
+        [_training_chart(network, pictures) for network in findings.networks if network.curves],
     )
     for place, (picture, _) in enumerate(faces):
-        with replacing(figures / f"face-{place:02d}.png") as stream:
+        with replacing(pictures / f"face-{place:02d}.png") as stream:
             stream.write(picture)
     with replacing(folder / "report.html") as stream:
         stream.write(_html(findings, drawings, faces).encode())

@@ -79,18 +79,19 @@ def compare_networks(candidates: Sequence[Candidate], leak: str = "") -> Compari
     pairs = tuple(dict.fromkeys(pair for candidate in candidates for pair in candidate.measures(split).pairs))
     if leak and pairs and leak not in pairs:
         raise ConfigError(f"leak: nobody looked at {leak!r}: accepted are {', '.join(pairs)}")
-    measured = [candidate for candidate in candidates if candidate.measures(split).trade_off(leak)]
-    others = [candidate for candidate in candidates if candidate not in measured]
+    metrics = {candidate.run_id: candidate.measures(split).trade_off(leak) for candidate in candidates}
+    measured = [(candidate, *estimates) for candidate in candidates if (estimates := metrics[candidate.run_id])]
+    others = [candidate for candidate in candidates if not metrics[candidate.run_id]]
     failed = tuple(candidate for candidate in others if candidate.reason)
     if not measured:
         raise ConfigError(
             "no network with utility and leakage was found"
             + (f"; {failed[0].name} failed: {failed[0].reason}" if failed else "")
         )
-    settings = setting_order(name for candidate in (*measured, *failed) for name in candidate.settings)
     rows = _rows(measured, split, leak)
-    notes = _notes(split, leak, measured, others, rows)
-    return Comparison(split, leak, pairs, settings, rows, failed, notes)
+    table = (*(row.candidate for row in rows), *failed)
+    settings = setting_order(name for candidate in table for name in candidate.settings)
+    return Comparison(split, leak, pairs, settings, rows, failed, _notes(split, leak, rows, others))
 
 
 def pick(comparison: Comparison, choice: str) -> Candidate:
@@ -105,44 +106,36 @@ def pick(comparison: Comparison, choice: str) -> Candidate:
     raise ConfigError(f"pick: there is no {choice!r}: accepted are knee and {numbers}")
 
 
-def _rows(candidates: Sequence[Candidate], split: str, leak: str) -> tuple[Row, ...]:
-    estimates = [(candidate, *_trade_off(candidate, split, leak)) for candidate in candidates]
-    figures = [(utility.value, leakage.value) for _, utility, leakage in estimates]
-    on_front = dict(zip(figures, front(figures), strict=True))
-    edge = [figure for figure, good in on_front.items() if good]
+def _rows(networks: list[tuple[Candidate, Estimate, Estimate]], split: str, leak: str) -> tuple[Row, ...]:
+    """Candidates with utility and leakage, put in order."""
+    trade_offs = [(utility.value, leakage.value) for _, utility, leakage in networks]
+    on_front = dict(zip(trade_offs, front(trade_offs), strict=True))
+    edge = [trade_off for trade_off, good in on_front.items() if good]
 
-    def place(item: tuple[Candidate, Estimate, Estimate]) -> tuple[float, float]:
-        utility, leakage = item[1].value, item[2].value
+    def rank(network: tuple[Candidate, Estimate, Estimate]) -> tuple[float, float]:
+        utility, leakage = network[1].value, network[2].value
         if on_front[utility, leakage]:
             return -1.0, -utility
         return leakage - min(excess for useful, excess in edge if useful >= utility), -utility
 
-    estimates.sort(key=place)
-    figures = [(utility.value, leakage.value) for _, utility, leakage in estimates]
-    best = knee(figures, [candidate.private for candidate, _, _ in estimates])
+    networks = sorted(networks, key=rank)
+    choices = [candidate.private for candidate, _, _ in networks]
+    best = knee([(utility.value, leakage.value) for _, utility, leakage in networks], choices)
     return tuple(
         Row(
-            at + 1,
-            candidate,
-            utility,
-            leakage,
-            candidate.test.trade_off(leak) if split != "test" else None,
-            on_front[utility.value, leakage.value],
-            at == best,
+            number=place + 1,
+            candidate=candidate,
+            utility=utility,
+            leakage=leakage,
+            test=candidate.test.trade_off(leak) if split != "test" else None,
+            on_front=on_front[utility.value, leakage.value],
+            knee=place == best,
         )
-        for at, (candidate, utility, leakage) in enumerate(estimates)
+        for place, (candidate, utility, leakage) in enumerate(networks)
     )
 
 
-def _trade_off(candidate: Candidate, split: str, leak: str) -> tuple[Estimate, Estimate]:
-    estimates = candidate.measures(split).trade_off(leak)
-    assert estimates is not None
-    return estimates
-
-
-def _notes(
-    split: str, leak: str, measured: Sequence[Candidate], others: Sequence[Candidate], rows: Sequence[Row]
-) -> tuple[str, ...]:
+def _notes(split: str, leak: str, rows: Sequence[Row], others: Sequence[Candidate]) -> tuple[str, ...]:
     """What a reader should know of how the figures came about."""
     notes = []
     if split == "test":
@@ -150,7 +143,7 @@ def _notes(
     tested = sum(candidate.test.trade_off(leak) is not None for candidate in others)
     if tested:
         notes.append(f"{count(tested, 'run')} with test figures only left out, as others have validation figures.")
-    if not leak and len({tuple(candidate.measures(split).pairs) for candidate in measured}) > 1:
+    if not leak and len({tuple(row.candidate.measures(split).pairs) for row in rows}) > 1:
         notes.append("Not all were attacked at the same taps and attributes: their worst leaks compare badly.")
     running = sum(candidate.status == "RUNNING" and not candidate.reason for candidate in others)
     if running:

@@ -29,15 +29,15 @@ def importance(comparison: Comparison) -> tuple[dict[str, dict[str, Estimate]], 
         return {}, f"Importance needs more trials: {len(rows)} finished, at least {FEWEST} are needed."
     columns = {name: [comparison.setting(row.candidate, name) for row in rows] for name in comparison.settings}
     varied = {name: values for name, values in columns.items() if len(set(values)) > 1}
-    figures = {"utility": [row.utility.value for row in rows], "leakage": [row.leakage.value for row in rows]}
-    figures = {name: values for name, values in figures.items() if len(set(values)) > 1}
-    if not varied or not figures:
+    metrics = {"utility": [row.utility.value for row in rows], "leakage": [row.leakage.value for row in rows]}
+    metrics = {name: values for name, values in metrics.items() if len(set(values)) > 1}
+    if not varied or not metrics:
         return {}, f"Importance needs more trials: over the {len(rows)} finished ones nothing varies."
     kinds = {name: _distribution(values) for name, values in varied.items()}
     settings = [{name: values[place] for name, values in varied.items()} for place in range(len(rows))]
     chance = random.Random(0)
     draws = [chance.choices(range(len(rows)), k=len(rows)) for _ in range(RESAMPLES)]
-    return {name: _estimates(settings, values, kinds, draws) for name, values in figures.items()}, (
+    return {name: _estimates(settings, values, kinds, draws) for name, values in metrics.items()}, (
         f"Shares of the variance over {len(rows)} finished trials (fANOVA); whiskers span what {RESAMPLES} "
         "resamplings of them give. Where they are long, the order means little."
     )

@@ -35,7 +35,7 @@ def write_page(comparison: Comparison, path: Path, uri: str = "") -> None:
         kind="Comparison",
         package=version("privatenet"),
         comparison=comparison,
-        rows=[(row, _settings(comparison, row), _figures(row)) for row in comparison.rows],
+        rows=[(row, _settings(comparison, row), _metrics(row)) for row in comparison.rows],
         tested=any(row.test for row in comparison.rows),
         charts={name: _element(figure, name, height) for name, (figure, height) in figures.items()},
         importance=sentence,
@@ -66,8 +66,8 @@ def _settings(comparison: Comparison, row: Row) -> list[str]:
     return [DASH if value == DOES_NOT_APPLY else setting_text(value) for value in values]
 
 
-def _figures(row: Row) -> list[tuple[str, str]]:
-    """Figures and their intervals: utility and leakage, then those of the test split, if measured."""
+def _metrics(row: Row) -> list[tuple[str, str]]:
+    """Values and their intervals: utility and leakage, then those of the test split, if measured."""
     pairs = [(row.utility, percent), (row.leakage, points)]
     pairs += [] if row.test is None else zip(row.test, (percent, points), strict=True)
     return [(show(estimate.value), interval(estimate, show)) for estimate, show in pairs]

@@ -69,7 +69,7 @@ def _csv_row(comparison: Comparison, candidate: Candidate, row: Row | None) -> l
     nothing = (UNDEFINED, UNDEFINED)
     estimates = (row.utility, row.leakage, *(row.test or nothing)) if row else (*nothing, *nothing)
     settings = [comparison.setting(candidate, name) for name in comparison.settings]
-    figures = [figure for e in estimates for figure in (e.value, e.low, e.high)]
+    numbers = [number for e in estimates for number in (e.value, e.low, e.high)]
     return [
         row.number if row else "",
         candidate.run_id,
@@ -78,7 +78,7 @@ def _csv_row(comparison: Comparison, candidate: Candidate, row: Row | None) -> l
         bool(row and row.on_front),
         bool(row and row.knee),
         *(value if isinstance(value, str) else f"{value:.12g}" for value in settings),
-        *(figure if math.isfinite(figure) else "" for figure in figures),
+        *(number if math.isfinite(number) else "" for number in numbers),
         comparison.split,
         candidate.checkpoint,
         "" if row else candidate.reason,
