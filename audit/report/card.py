@@ -11,7 +11,7 @@ from privatenet.audit.report.tables import (
     networks_table,
     protocol_table,
 )
-from privatenet.audit.report.text import listed, markdown, percent, points, whole
+from privatenet.audit.report.text import in_words, markdown, percent, points, with_interval
 from privatenet.audit.report.verdict import verdicts
 from privatenet.data_shards.files import replacing
 
@@ -60,13 +60,13 @@ def _details(findings: Findings) -> str:
 
 def _intended(findings: Findings) -> str:
     network = findings.audited
-    pairs = f", with {markdown(listed(list(network.protected)))} protected" if network.protected else ""
+    pairs = f", with {markdown(in_words(list(network.protected)))} protected" if network.protected else ""
     return f"The network was trained to predict {markdown(network.target)}{pairs}. Intended users and uses: {UNKNOWN}."
 
 
 def _out_of_scope(findings: Findings) -> str:
     leaking = [verdict.attribute for verdict in verdicts(findings) if verdict.status == "leaks"]
-    leaks = f" What can be read from them: {markdown(listed(leaking))}." if leaking else ""
+    leaks = f" What can be read from them: {markdown(in_words(leaking))}." if leaking else ""
     return (
         f"The figures hold for features of single pictures, and say nothing of other faces than the data set's.{leaks}"
     )
@@ -114,7 +114,7 @@ def _training(findings: Findings) -> str:
 
 def _analyses(findings: Findings) -> str:
     network = findings.audited
-    utility = f"Utility: {markdown(network.target)} {whole(network.utility, percent, ' %')}, majority class "
+    utility = f"Utility: {markdown(network.target)} {with_interval(network.utility, percent, ' %')}, majority class "
     sentences = "\n".join(f"- {markdown(verdict.sentence)}" for verdict in verdicts(findings))
     tables: list[Table] = [leaks_table(findings), controls_table(findings), networks_table(findings)]
     sections = [f"**{markdown(table.caption)}**\n\n{markdown_table(table)}" for table in tables if table.rows]
@@ -124,7 +124,7 @@ def _analyses(findings: Findings) -> str:
 def _ethics(findings: Findings) -> str:
     lines = [
         f"- {markdown(item.attribute)}: {item.status}; the best attacker's excess at {markdown(item.leak.tap)} is "
-        f"{whole(item.leak.headline.excess, points, ' points')}."
+        f"{with_interval(item.leak.headline.excess, points, ' points')}."
         for item in verdicts(findings)
     ]
     risk = "Who can read the features can try to learn private attributes from them"

@@ -23,7 +23,7 @@ from privatenet.audit.report.style import (
     styled,
 )
 from privatenet.audit.report.tables import order
-from privatenet.audit.report.text import attack_name, count, listed, percent, whole
+from privatenet.audit.report.text import attack_name, count, in_words, percent, with_interval
 
 ROLES = {"audited": (BLUE, "o"), "unprotected": (ORANGE, "s"), "random": (GREEN, "^")}
 """Colour and marker of a network's role."""
@@ -71,7 +71,7 @@ def describe_best_of(findings: Findings, attribute: str) -> str:
             for network in findings.networks[1:]
             if (same := network.leak(leak.tap, attribute))
         ]
-        beside = f" ({listed(others)})" if others else ""
+        beside = f" ({in_words(others)})" if others else ""
         taps.append(f"{leak.tap} {percent(leak.headline.accuracy.value)} %{beside}")
     return (
         f"Accuracy of the best attacker on {attribute} by tap of the audited network: {'; '.join(taps)}. "
@@ -120,7 +120,7 @@ def describe_attackers(leak: Leak, most: int = 0) -> str:
     return (
         f"{number} of {len(leak.attacks)} attackers on {leak.attribute} from {leak.tap}, as bars from the majority "
         f"class at {percent(leak.majority)} %. The best by tuning, {attack_name(best)}, reaches "
-        f"{whole(best.accuracy, percent, ' %')} of {count(leak.samples)}."
+        f"{with_interval(best.accuracy, percent, ' %')} of {count(leak.samples)}."
     )
 
 

@@ -25,7 +25,7 @@ from privatenet.audit.report.tables import (
     networks_table,
     protocol_table,
 )
-from privatenet.audit.report.text import DASH, attack_name, interval, markdown, percent, whole
+from privatenet.audit.report.text import DASH, attack_name, interval, markdown, percent, with_interval
 from privatenet.audit.report.trade_off import Mark, describe_trade_off, trade_off
 from privatenet.audit.report.verdict import Verdict, comparison, verdicts
 from privatenet.data_shards.files import replacing
@@ -122,7 +122,7 @@ def _group(findings: Findings, attribute: str, others: Sequence[Mark], folder: P
         name, title = f"{place:02d}-{_slug(leak.attribute)}-{_slug(leak.tap)}", f"{leak.attribute} from {leak.tap}"
         who = attack_name(leak.headline)
         figure, text = charts.attackers(leak, MOST, beside), charts.describe_attackers(leak, MOST)
-        best = f"Best: {who}, {whole(leak.headline.accuracy, percent, ' %')}"
+        best = f"Best: {who}, {with_interval(leak.headline.accuracy, percent, ' %')}"
         attackers.append(save(figure, folder, f"attackers-{name}", f"Attackers, {title}", text, best))
         figure, text = charts.attackers(leak, beside=beside), charts.describe_attackers(leak)
         every = save(figure, folder, f"every-attacker-{name}", f"Every attacker, {title}", text)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from privatenet.audit.attack.findings import Findings, Leak
-from privatenet.audit.report.text import attack_name, count, listed, number, percent, points, whole
+from privatenet.audit.report.text import attack_name, count, in_words, number, percent, points, with_interval
 
 FEW = 100
 """Below this many test samples nothing is said to be hidden."""
@@ -61,7 +61,7 @@ def comparison(leak: Leak, findings: Findings) -> str:
     if reference is None or leak.change is None:
         return ""
     there = percent(reference.headline.accuracy.value)
-    return f"On the unprotected network it is {there} %: a change of {whole(leak.change, points, ' points')}."
+    return f"On the unprotected network it is {there} %: a change of {with_interval(leak.change, points, ' points')}."
 
 
 def sharpest(leaks: Sequence[Leak]) -> Leak:
@@ -137,7 +137,7 @@ def _sign(leak: Leak) -> str:
 def _best(leak: Leak) -> str:
     best = leak.headline
     who = f"the best of {len(leak.attacks)} attackers" if len(leak.attacks) > 1 else "the one attacker"
-    right = whole(best.accuracy, percent, " %")
+    right = with_interval(best.accuracy, percent, " %")
     return f"at {leak.tap} {who} ({attack_name(best)}) is right for {right} of {count(leak.samples)}"
 
 
@@ -145,14 +145,13 @@ def _evidence(leak: Leak, sign: str) -> str:
     best, majority = leak.headline, f"; always answering the majority gives {percent(leak.majority)} %"
     match sign:
         case "bits":
-            fact = (
-                f"its answers tell {whole(best.bits, number, ' bits')} of the {number(leak.entropy)} that a label holds"
-            )
+            bits = with_interval(best.bits, number, " bits")
+            fact = f"its answers tell {bits} of the {number(leak.entropy)} that a label holds"
         case "balanced":
-            recall, chance = whole(best.balanced_accuracy, percent, " %"), percent(1 / _present(leak))
+            recall, chance = with_interval(best.balanced_accuracy, percent, " %"), percent(1 / _present(leak))
             fact = f"over the classes it finds {recall} on average, where guessing finds {chance} %"
         case "auc":
-            fact = f"it ranks the classes with an AUC of {whole(best.auc, number)}, where guessing gives 0.50"
+            fact = f"it ranks the classes with an AUC of {with_interval(best.auc, number)}, where guessing gives 0.50"
         case _:
             return majority
     return f"{majority}, but {fact}"
@@ -167,7 +166,7 @@ def _limits(leak: Leak) -> str:
     ]
     names = rare if len(rare) <= 3 else [*rare[:2], f"{len(rare) - 2} more classes"]
     few = f", few to judge by (only {count(leak.samples)})" if leak.samples < FEW else ""
-    return few + (f"; too few test faces to say anything of {listed(names)}" if rare else "")
+    return few + (f"; too few test faces to say anything of {in_words(names)}" if rare else "")
 
 
 def _present(leak: Leak) -> int:

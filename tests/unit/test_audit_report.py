@@ -28,7 +28,7 @@ from privatenet.audit.report.tables import (
     print_summary,
     protocol_table,
 )
-from privatenet.audit.report.text import interval, listed, number, percent, points, whole
+from privatenet.audit.report.text import in_words, interval, number, percent, points, with_interval
 from privatenet.audit.report.trade_off import Mark
 from privatenet.audit.report.verdict import comparison, verdict, verdicts
 
@@ -265,9 +265,11 @@ def test_undefined_figures_stop_the_report(tmp_path: Path) -> None:
 
 
 def test_an_undefined_figure_is_written_as_a_number() -> None:
-    assert (number(math.nan), percent(math.inf), points(math.nan), interval(NOTHING), whole(NOTHING)) == ("\u2013",) * 5
+    assert (number(math.nan), percent(math.inf), points(math.nan), interval(NOTHING), with_interval(NOTHING)) == (
+        "\u2013",
+    ) * 5
     assert (points(-0.0001), points(-0.018), percent(0.875)) == ("+0.0", "\u22121.8", "87.5")
-    assert (listed([]), listed(["a"]), listed(["a", "b", "c"])) == ("", "a", "a, b and c")
+    assert (in_words([]), in_words(["a"]), in_words(["a", "b", "c"])) == ("", "a", "a, b and c")
 
 
 def test_the_comparison_is_made_with_another_tap() -> None:

@@ -66,11 +66,8 @@ class Candidate:
     @property
     def label(self) -> str:
         """Its settings in words: `lambda 0.5, confusion, backbone+arm`; its name where it has none."""
-        words = [
-            setting_text(value) if name in _WITHOUT_NAME else f"{name} {setting_text(value)}"
-            for name in setting_order(self.settings)
-            for value in (self.settings[name],)
-        ]
+        settings = [(name, setting_text(self.settings[name])) for name in setting_order(self.settings)]
+        words = [text if name in _WITHOUT_NAME else f"{name} {text}" for name, text in settings]
         return ", ".join(words if self.private else [UNPROTECTED, *words]) or self.name
 
     def measures(self, split: str) -> Measures:

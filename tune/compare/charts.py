@@ -11,7 +11,7 @@ from plotly import graph_objects as go
 from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.paper import published
 from privatenet.audit.report.style import BLUE, GREEN, GROUP_COLOURS, INK, ORANGE, QUIET, RED
-from privatenet.audit.report.text import percent, points, whole
+from privatenet.audit.report.text import percent, points, with_interval
 from privatenet.audit.report.trade_off import Mark, front_chart
 from privatenet.tune.compare.candidates import UNPROTECTED, Setting, setting_text, spans_decades
 from privatenet.tune.compare.front import DOES_NOT_APPLY, Comparison, Row
@@ -138,7 +138,7 @@ def importance_figure(figure: str, shares: dict[str, Estimate]) -> go.Figure:
     bars.add_bar(
         x=[100 * share.value for share in values], y=[html.escape(name) for name in names], orientation="h",
         marker={"color": GREEN if figure == "utility" else RED}, opacity=0.85, width=0.6, hoverinfo="text",
-        hovertext=[f"{html.escape(n)}: {whole(s, percent, ' %')}" for n, s in zip(names, values, strict=True)],
+        hovertext=[f"{html.escape(n)}: {with_interval(s, percent, ' %')}" for n, s in zip(names, values, strict=True)],
         error_x=_error_bars(values) | {"color": QUIET, "thickness": 2},
     )  # fmt: skip
     bars.update_xaxes(
@@ -211,8 +211,8 @@ def _hover(comparison: Comparison, row: Row) -> str:
     """All of a network, as plotly's own kind of HTML."""
     lines = [
         f"<b>{row.number} {row.mark}</b> {html.escape(row.candidate.name)}",
-        f"<b>utility</b> {whole(row.utility, percent, ' %')}",
-        f"<b>leakage</b> {whole(row.leakage, points, ' points')}",
+        f"<b>utility</b> {with_interval(row.utility, percent, ' %')}",
+        f"<b>leakage</b> {with_interval(row.leakage, points, ' points')}",
     ]
     if row.test:
         utility, leakage = row.test

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.pareto import front, knee
-from privatenet.audit.report.text import count, listed
+from privatenet.audit.report.text import count, in_words
 from privatenet.distributed.config import ConfigError
 from privatenet.tune.compare.candidates import Candidate, Setting, setting_order
 
@@ -63,7 +63,7 @@ class Comparison:
     def leakage_of(self) -> str:
         """What leakage is of, in words."""
         pairs = [self.leak] if self.leak else list(self.pairs)
-        return f"the worst of {listed(pairs)}" if len(pairs) > 1 else "".join(pairs) or "the worst pair"
+        return f"the worst of {in_words(pairs)}" if len(pairs) > 1 else "".join(pairs) or "the worst pair"
 
     def setting(self, candidate: Candidate, name: str) -> Setting:
         return candidate.settings.get(name, DOES_NOT_APPLY)
