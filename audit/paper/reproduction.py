@@ -201,7 +201,7 @@ def _network_notes(config: Config) -> list[str]:
     return [
         affinity,
         "The paper does not say how its adversaries are trained. Here all have one recipe "
-        f"({fit.optimizer}, lr {fit.lr:g}, batch {fit.batch_size}, {fit.epochs} epochs), and those on pictures start "
+        f"({fit.optimizer}, lr {fit.lr:g}, batch {fit.batch_size}, epochs {fit.epochs}), and those on pictures start "
         f"from model.weights ({config.model.weights}).",
     ]
 

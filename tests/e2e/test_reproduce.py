@@ -50,7 +50,7 @@ def test_the_paper_is_run_once_under_one_parent_and_found_again(
 ) -> None:
     output = quick.parent / "paper"
     gentle = {"OMP_WAIT_POLICY": "passive"}  # else threads that wait keep busy cores from those that work
-    first = start("-m", "privatenet.launch.cli", "reproduce", "--ranks", "1", "--config", str(quick), **gentle)
+    first = start("-m", "privatenet.launch.cli", "reproduce", "--ranks", "2", "--config", str(quick), **gentle)
     assert first.returncode == 0, first.stderr[-3000:]
     assert {str(path.parent.relative_to(output)) for path in output.rglob("final")} == PARTS
     for line in ("Table 1: adversaries", "Table 2: private networks", "Fig. 2: confusion at backbone", "Table 3: one"):

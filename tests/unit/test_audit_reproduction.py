@@ -118,7 +118,7 @@ def test_notes_say_what_cannot_be_compared() -> None:
         assert part in said
     assert "target.ema 0.9 (paper: 0.0), target.epochs 3 (paper: 200)" in said
     assert "affinity is ema, in networks and adversaries: every picture is judged alone" in said
-    assert "one recipe (adam, lr 0.001, batch 256, 4 epochs), and those on pictures start from model.weights" in said
+    assert "one recipe (adam, lr 0.001, batch 256, epochs 4), and those on pictures start from model.weights" in said
     assert "start from model.weights (none)" in said
     for unknown in ("neither the lambda of its Table 2", "Fig. 2 only as a drawing", "no confusion loss", "1/D"):
         assert unknown in said

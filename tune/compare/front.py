@@ -78,7 +78,7 @@ def compare_networks(candidates: Sequence[Candidate], leak: str = "") -> Compari
     split = "validation" if any(candidate.validation.trade_off() for candidate in candidates) else "test"
     pairs = tuple(dict.fromkeys(pair for candidate in candidates for pair in candidate.measures(split).pairs))
     if leak and pairs and leak not in pairs:
-        raise ConfigError(f"leak: nobody looked at {leak!r}: accepted are {', '.join(pairs)}")
+        raise ConfigError(f"leak: no network was attacked at {leak!r}: accepted are {', '.join(pairs)}")
     metrics = {candidate.run_id: candidate.measures(split).trade_off(leak) for candidate in candidates}
     measured = [(candidate, *estimates) for candidate in candidates if (estimates := metrics[candidate.run_id])]
     others = [candidate for candidate in candidates if not metrics[candidate.run_id]]
