@@ -8,39 +8,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from privatenet.audit.attack.findings import Attack, Estimate, Findings, Leak, NetworkFindings
-from privatenet.audit.report.style import (
-    BLUE,
-    DASHES,
-    GREEN,
-    INK,
-    ORANGE,
-    PURPLE,
-    QUIET,
-    WIDTH,
-    error_bar,
-    set_title,
-    shorten,
-    styled,
-)
+from privatenet.audit.report import style
 from privatenet.audit.report.tables import order
 from privatenet.audit.report.text import attack_name, count, in_words, percent, with_interval
 
-ROLES = {"audited": (BLUE, "o"), "unprotected": (ORANGE, "s"), "random": (GREEN, "^")}
+ROLES = {"audited": (style.BLUE, "o"), "unprotected": (style.ORANGE, "s"), "random": (style.GREEN, "^")}
 """Colour and marker of a network's role."""
 PAPER = "paper"
 """In the names of the paper's adversaries."""
 
 
-@styled
+@style.rc
 def best_of(findings: Findings, attribute: str) -> Figure:
     """The best attacker's accuracy at every tap, the networks side by side, beside the majority class."""
     leaks = [leak for leak in findings.audited.leaks if leak.attribute == attribute]
     networks = _by_role(findings)
-    figure = Figure(figsize=(WIDTH, 1.25 + len(leaks) * (0.2 + 0.17 * len(networks))))
+    figure = Figure(figsize=(style.WIDTH, 1.25 + len(leaks) * (0.2 + 0.17 * len(networks))))
     axes = figure.add_subplot()
     for row, leak in enumerate(leaks):
         if row % 2 == 0:
-            axes.axhspan(row - 0.5, row + 0.5, color=QUIET, alpha=0.09, linewidth=0)
+            axes.axhspan(row - 0.5, row + 0.5, color=style.QUIET, alpha=0.09, linewidth=0)
         for place, network in enumerate(networks):
             at = row + (place - (len(networks) - 1) / 2) * 0.7 / len(networks)
             if (same := network.leak(leak.tap, attribute)) is not None:
@@ -50,12 +37,12 @@ def best_of(findings: Findings, attribute: str) -> Figure:
     for network in networks:
         colour, marker = _look(network.role)
         axes.plot([], [], marker, color=colour, label=role_label(network))
-    axes.set_yticks(range(len(leaks)), [shorten(leak.tap) for leak in leaks])
+    axes.set_yticks(range(len(leaks)), [style.shorten(leak.tap) for leak in leaks])
     axes.set_ylim(len(leaks) - 0.5, -0.5)
     axes.set_xlabel("accuracy of the best attacker, %")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
-    set_title(figure, attribute)
+    style.set_title(figure, attribute)
     figure.legend(
         loc="outside lower left", ncols=4, handlelength=1.3, handletextpad=0.4, columnspacing=1.0, borderpad=0
     )
@@ -79,7 +66,7 @@ def describe_best_of(findings: Findings, attribute: str) -> str:
     )
 
 
-@styled
+@style.rc
 def attackers(leak: Leak, most: int = 0, beside: Sequence[Leak] = ()) -> Figure:
     """Attackers on one tap as bars from the majority class, the best one first, then by tuning accuracy.
 
@@ -87,23 +74,27 @@ def attackers(leak: Leak, most: int = 0, beside: Sequence[Leak] = ()) -> Figure:
     taps `beside`, so that charts drawn with the same ones can be compared.
     """
     rows = _first(leak, most)
-    figure = Figure(figsize=(WIDTH, 0.85 + 0.27 * len(rows)))
+    figure = Figure(figsize=(style.WIDTH, 0.85 + 0.27 * len(rows)))
     axes = figure.add_subplot()
     labels = []
     for row, index in enumerate(rows):
         attack = leak.attacks[index]
         best, excess = index == leak.best, attack.accuracy.value - leak.majority
-        look = {"color": BLUE} if best else {"color": BLUE, "alpha": 0.35, "hatch": "////" if _is_paper(attack) else ""}
+        look = (
+            {"color": style.BLUE}
+            if best
+            else {"color": style.BLUE, "alpha": 0.35, "hatch": "////" if _is_paper(attack) else ""}
+        )
         if math.isfinite(excess):
             axes.barh(row, 100 * excess, left=100 * leak.majority, height=0.64, linewidth=0, **look)
-        _estimate(axes, attack.accuracy, row, INK)
-        labels.append(shorten(attack_name(attack), 30))
+        _estimate(axes, attack.accuracy, row, style.INK)
+        labels.append(style.shorten(attack_name(attack), 30))
     _majority_line(axes, leak.majority)
     axes.set_yticks(range(len(rows)), labels)
     for index, label in zip(rows, axes.get_yticklabels(), strict=True):
         label.set_fontweight("bold" if index == leak.best else "normal")
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    set_title(figure, f"{shorten(leak.attribute)} from {shorten(leak.tap)}")
+    style.set_title(figure, f"{style.shorten(leak.attribute)} from {style.shorten(leak.tap)}")
     axes.set_xlabel("accuracy, %")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
@@ -124,13 +115,13 @@ def describe_attackers(leak: Leak, most: int = 0) -> str:
     )
 
 
-@styled
+@style.rc
 def confusion(leak: Leak) -> Figure:
     """The best attacker's answers: rows are true classes, shares of the row, counts below them."""
     counts = np.array(leak.headline.confusion, dtype=np.float64).reshape(len(leak.classes), len(leak.classes))
     support = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, support, out=np.zeros_like(counts), where=support > 0)
-    size, classes = len(leak.classes), [shorten(name, 16) for name in leak.classes]
+    size, classes = len(leak.classes), [style.shorten(name, 16) for name in leak.classes]
     cell = max(0.34, min(0.62, 3.4 / size))
     figure = Figure(figsize=(1.7 + cell * size, 1.25 + cell * size))
     axes = figure.add_subplot(aspect="equal")
@@ -152,7 +143,7 @@ def confusion(leak: Leak) -> Figure:
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    set_title(figure, f"{shorten(leak.attribute)} from {shorten(leak.tap)}")
+    style.set_title(figure, f"{style.shorten(leak.attribute)} from {style.shorten(leak.tap)}")
     return figure
 
 
@@ -175,18 +166,20 @@ def _by_role(findings: Findings) -> list[NetworkFindings]:
 
 
 def _look(role: str) -> tuple[str, str]:
-    return ROLES.get(role, (PURPLE, "D"))
+    return ROLES.get(role, (style.PURPLE, "D"))
 
 
 def _estimate(axes: Axes, estimate: Estimate, row: float, colour: str, marker: str = "") -> None:
     """An estimate with its interval, in percent; without a `marker` the interval alone."""
     if not math.isfinite(estimate.value):
-        axes.text(0.01, row, "undefined", transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=QUIET)
+        axes.text(
+            0.01, row, "undefined", transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=style.QUIET
+        )
         return
     axes.errorbar(
         100 * estimate.value,
         row,
-        xerr=error_bar(estimate),
+        xerr=style.error_bar(estimate),
         fmt=marker or "|",
         color=colour,
         markersize=5.5 if marker else 0,
@@ -197,7 +190,7 @@ def _estimate(axes: Axes, estimate: Estimate, row: float, colour: str, marker: s
 
 def _majority_line(axes: Axes, majority: float) -> None:
     if math.isfinite(majority):
-        axes.axvline(100 * majority, color=INK, linewidth=1.1, linestyle=DASHES, label="majority")
+        axes.axvline(100 * majority, color=style.INK, linewidth=1.1, linestyle=style.DASHES, label="majority")
 
 
 def _first(leak: Leak, most: int) -> list[int]:

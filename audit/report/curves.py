@@ -7,21 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from privatenet.audit.attack.findings import Estimate, NetworkFindings
-from privatenet.audit.report.style import (
-    BLUE,
-    DASHES,
-    GREEN,
-    INK,
-    MARKERS,
-    ORANGE,
-    PURPLE,
-    RED,
-    WIDTH,
-    error_bar,
-    set_title,
-    shorten,
-    styled,
-)
+from privatenet.audit.report import style
 from privatenet.audit.report.text import number, percent
 
 
@@ -35,29 +21,29 @@ class LambdaMark:
     unknown: Estimate | None
 
 
-@styled
+@style.rc
 def lambda_curves(name: str, curve: Sequence[LambdaMark], majority: float | None = None) -> Figure:
     """Utility and the known and unknown adversary's accuracy against lambda; `name` is the tap and attribute."""
     ordered = sorted(curve, key=lambda mark: mark.lambda_)
-    figure = Figure(figsize=(WIDTH, 3.3))
+    figure = Figure(figsize=(style.WIDTH, 3.3))
     axes = figure.add_subplot()
     lines = (
-        ("utility", GREEN, "s", "-", [mark.utility for mark in ordered]),
-        ("known adversary", ORANGE, "v", ":", [mark.known for mark in ordered]),
-        ("unknown adversary", BLUE, "o", "-", [mark.unknown for mark in ordered]),
+        ("utility", style.GREEN, "s", "-", [mark.utility for mark in ordered]),
+        ("known adversary", style.ORANGE, "v", ":", [mark.known for mark in ordered]),
+        ("unknown adversary", style.BLUE, "o", "-", [mark.unknown for mark in ordered]),
     )
-    for label, colour, marker, style, estimates in lines:
+    for label, colour, marker, line, estimates in lines:
         pairs = [(mark.lambda_, e) for mark, e in zip(ordered, estimates, strict=True) if e is not None]
         if pairs:
-            ends = np.concatenate([error_bar(estimate) for _, estimate in pairs], axis=1)
+            ends = np.concatenate([style.error_bar(estimate) for _, estimate in pairs], axis=1)
             values = [100 * estimate.value for _, estimate in pairs]
             steps = [lambda_ for lambda_, _ in pairs]
-            axes.errorbar(steps, values, yerr=ends, color=colour, fmt=marker + style, markersize=5, label=label)
+            axes.errorbar(steps, values, yerr=ends, color=colour, fmt=marker + line, markersize=5, label=label)
     if majority is not None:
-        axes.axhline(100 * majority, color=INK, linewidth=1, linestyle=DASHES, label="majority")
+        axes.axhline(100 * majority, color=style.INK, linewidth=1, linestyle=style.DASHES, label="majority")
     axes.set_xlabel("lambda")
     axes.set_ylabel("accuracy, %")
-    set_title(figure, name)
+    style.set_title(figure, name)
     axes.grid(axis="y")
     figure.legend(loc="outside lower left", ncols=2, columnspacing=1.2, borderpad=0)
     return figure
@@ -75,21 +61,21 @@ def describe_lambda(name: str, curve: Sequence[LambdaMark], majority: float | No
     return f"{name}: {'; '.join(sentences)}.{line}"
 
 
-@styled
+@style.rc
 def training_curves(network: NetworkFindings) -> Figure:
     """Training curves, one panel for each kind of metric."""
     panels: dict[str, list[str]] = {}
     for metric in network.curves:
         panels.setdefault(_panel(metric), []).append(metric)
-    figure = Figure(figsize=(WIDTH, 0.4 + sum(1.75 + 0.1 * len(metrics) for metrics in panels.values())))
+    figure = Figure(figsize=(style.WIDTH, 0.4 + sum(1.75 + 0.1 * len(metrics) for metrics in panels.values())))
     grid = figure.subplots(max(1, len(panels)), 1, squeeze=False, sharex=True)[:, 0]
-    palette = (BLUE, ORANGE, GREEN, RED, PURPLE)
+    palette = (style.BLUE, style.ORANGE, style.GREEN, style.RED, style.PURPLE)
     for axes, (panel, metrics) in zip(grid, panels.items(), strict=False):
         for place, metric in enumerate(metrics):
             steps = [epoch for epoch, _ in network.curves[metric]]
             values = [value for _, value in network.curves[metric]]
-            look = {"color": palette[place % len(palette)], "marker": MARKERS[place % len(MARKERS)]}
-            axes.plot(steps, values, **look, markersize=3.5, linewidth=1.2, label=shorten(metric, 44))
+            look = {"color": palette[place % len(palette)], "marker": style.MARKERS[place % len(style.MARKERS)]}
+            axes.plot(steps, values, **look, markersize=3.5, linewidth=1.2, label=style.shorten(metric, 44))
         axes.set_title(panel)
         axes.grid(axis="y")
         axes.legend(loc="best", fontsize=8, framealpha=0.5)

@@ -64,7 +64,7 @@ RC: Any = {
     "text.parse_math": False,  # class names are names, also those with a dollar sign
 }
 
-styled = rc_context(RC)
+rc = rc_context(RC)
 """Decorator: the function draws with these settings, and matplotlib's own are as before afterwards."""
 
 

@@ -9,19 +9,8 @@ from matplotlib.figure import Figure
 
 from privatenet.audit.attack.findings import Estimate, Findings
 from privatenet.audit.pareto import front
+from privatenet.audit.report import style
 from privatenet.audit.report.charts import ROLES, role_label
-from privatenet.audit.report.style import (
-    DASHES,
-    GROUP_COLOURS,
-    INK,
-    MARKERS,
-    QUIET,
-    WIDTH,
-    error_bar,
-    set_title,
-    shorten,
-    styled,
-)
 from privatenet.audit.report.text import percent, points
 from privatenet.audit.report.verdict import sharpest
 
@@ -52,19 +41,19 @@ def network_marks(findings: Findings, label: str) -> list[Mark]:
     ]
 
 
-@styled
+@style.rc
 def trade_off(findings: Findings, attribute: str, others: Sequence[Mark] = ()) -> Figure:
     """The networks of an audit, and `others`, on one attribute."""
-    return _front(_marks(findings, attribute, others), findings.audited.target, attribute, WIDTH, 3.6)
+    return _front(_marks(findings, attribute, others), findings.audited.target, attribute, style.WIDTH, 3.6)
 
 
-@styled
+@style.rc
 def front_chart(marks: Sequence[Mark], target: str, name: str, references: Sequence[Mark] = ()) -> Figure:
     """Many networks, labelled where nothing dominates them; `name` says what leaks.
 
     `references` are published results, drawn hollow, which neither dominate nor are dominated.
     """
-    return _front(marks, target, name, 1.3 * WIDTH, 4.6, references)
+    return _front(marks, target, name, 1.3 * style.WIDTH, 4.6, references)
 
 
 def describe_trade_off(findings: Findings, attribute: str, others: Sequence[Mark] = ()) -> str:
@@ -99,21 +88,21 @@ def _front(
     looks = _group_looks(mark.group for mark in marks)
     figure = Figure(figsize=(width, height))
     axes = figure.add_subplot()
-    axes.axhline(0, color=INK, linewidth=1, linestyle=DASHES)
+    axes.axhline(0, color=style.INK, linewidth=1, linestyle=style.DASHES)
     for mark, good in zip(marks, on_front, strict=True):
         if math.isfinite(mark.utility.value) and math.isfinite(mark.excess.value):
             _draw_mark(axes, mark, looks[mark.group], good)
     line = sorted((m.utility.value, m.excess.value) for m, good in zip(marks, on_front, strict=True) if good)
-    axes.plot([100 * u for u, _ in line], [100 * e for _, e in line], color=INK, linewidth=1, alpha=0.5, zorder=1)
+    axes.plot([100 * u for u, _ in line], [100 * e for _, e in line], color=style.INK, linewidth=1, alpha=0.5, zorder=1)
     for group, (colour, marker) in looks.items():
-        axes.plot([], [], marker, color=colour, label=shorten("this network" if group == "audited" else group))
+        axes.plot([], [], marker, color=colour, label=style.shorten("this network" if group == "audited" else group))
     if references:
         places = [[100 * mark.utility.value, 100 * mark.excess.value] for mark in references]
-        label = shorten(references[0].group, 60)
-        axes.plot(*zip(*places, strict=True), "D", color=QUIET, fillstyle="none", markersize=6, label=label)
-    axes.set_xlabel(f"utility: {shorten(target)} accuracy, %  (more is better)")
+        label = style.shorten(references[0].group, 60)
+        axes.plot(*zip(*places, strict=True), "D", color=style.QUIET, fillstyle="none", markersize=6, label=label)
+    axes.set_xlabel(f"utility: {style.shorten(target)} accuracy, %  (more is better)")
     axes.set_ylabel("excess, points  (less is better)")
-    set_title(figure, name)
+    style.set_title(figure, name)
     axes.grid()
     axes.margins(0.16)
     figure.legend(loc="outside lower left", ncols=3, handletextpad=0.4, columnspacing=1.2, borderpad=0)
@@ -126,10 +115,10 @@ def _draw_mark(axes: Axes, mark: Mark, look: tuple[str, str], good: bool) -> Non
     place = (100 * mark.utility.value, 100 * mark.excess.value)
     axes.errorbar(
         *place,
-        xerr=error_bar(mark.utility),
-        yerr=error_bar(mark.excess),
+        xerr=style.error_bar(mark.utility),
+        yerr=style.error_bar(mark.excess),
         fmt=marker,
-        color=colour if good else QUIET,
+        color=colour if good else style.QUIET,
         alpha=1.0 if good else 0.55,
         markersize=6.5 if good else 5,
         elinewidth=1.0 if good else 0.7,
@@ -137,12 +126,14 @@ def _draw_mark(axes: Axes, mark: Mark, look: tuple[str, str], good: bool) -> Non
     )
     if good and mark.group not in ROLES:
         note = mark.label if mark.lambda_ is None else f"{mark.lambda_:g}"
-        axes.annotate(shorten(note, 18), place, (6, -9), textcoords="offset points", fontsize=8)
+        axes.annotate(style.shorten(note, 18), place, (6, -9), textcoords="offset points", fontsize=8)
 
 
 def _group_looks(groups: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker by group: a role's own, and for others those that no role has."""
     ranked = sorted(dict.fromkeys(groups), key=lambda group: group not in ROLES)
     others = [group for group in ranked if group not in ROLES]
-    free = {group: (GROUP_COLOURS[at % 3], MARKERS[at % len(MARKERS)]) for at, group in enumerate(others)}
+    free = {
+        group: (style.GROUP_COLOURS[at % 3], style.MARKERS[at % len(style.MARKERS)]) for at, group in enumerate(others)
+    }
     return {group: ROLES[group][:2] if group in ROLES else free[group] for group in ranked}

@@ -132,7 +132,9 @@ def test_one_pair_is_compared_by_the_worst() -> None:
     assert [row.leakage for row in by_arm.rows] == [Estimate(e, e - 0.02, e + 0.02) for e in (0.1, 0.2)]
     assert [row.on_front for row in compare_networks(pair).rows] == [True, True]
     assert [row.on_front for row in by_arm.rows] == [True, False]
-    with pytest.raises(ConfigError, match="no network was attacked at 'arm-race': accepted are arm-gender, backbone-gender"):
+    with pytest.raises(
+        ConfigError, match="no network was attacked at 'arm-race': accepted are arm-gender, backbone-gender"
+    ):
         compare_networks(pair, "arm-race")
 
 
