@@ -16,14 +16,16 @@ def front(candidates: Sequence[tuple[float, float]]) -> tuple[bool, ...]:
     )
 
 
-def knee(candidates: Sequence[tuple[float, float]]) -> int | None:
+def knee(candidates: Sequence[tuple[float, float]], choices: Sequence[bool] | None = None) -> int | None:
     """The place of the front's point that is farthest, on the better side, from the line between the front's two ends.
 
     Both axes are first scaled to what the front spans, so that the distance is utility minus excess; where that decides
-    nothing (two points, or none beyond the line), unscaled. None where nothing is on the front.
+    nothing (two points, or none beyond the line), unscaled. `choices` are those that may be it, of a
+    front of all. None where none of them is on the front.
     """
     best = [place for place, good in enumerate(front(candidates)) if good]
-    if not best:
+    eligible = [place for place in best if choices is None or choices[place]]
+    if not eligible:
         return None
     (least, most), (low, high) = ((min(ends), max(ends)) for ends in zip(*(candidates[i] for i in best), strict=True))
 
@@ -32,4 +34,4 @@ def knee(candidates: Sequence[tuple[float, float]]) -> int | None:
         scaled = (utility - least) / ((most - least) or 1.0) - (excess - low) / ((high - low) or 1.0)
         return scaled, utility - excess
 
-    return max(best, key=worth)
+    return max(eligible, key=worth)

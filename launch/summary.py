@@ -1,4 +1,4 @@
-"""What was reached, as tables on the terminal, and where it is."""
+"""Results of a run as tables on the terminal, and where its files are."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,27 +14,27 @@ from privatenet.distributed.tracking.tracker import tracking_uri
 Scores = Mapping[str, Mapping[str, float]]
 
 
-def show_part(part: Checkpoint) -> None:
-    """Print the test scores of one part."""
-    table = Table(title=f"{part.folder.parent}, test split")
+def show_part(checkpoint: Checkpoint) -> None:
+    """Print the test scores of one stage, from its final checkpoint."""
+    table = Table(title=f"{checkpoint.folder.parent}, test split")
     table.add_column("predicts")
     for heading in ("accuracy", "balanced", "majority", "samples"):
         table.add_column(heading, justify="right")
-    for head, score in part.state["test"].items():
+    for head, score in checkpoint.state["test"].items():
         table.add_row(
             head,
             *(_percent(score[key]) for key in ("accuracy", "balanced_accuracy", "majority")),
             str(score["samples"]),
         )
     Console().print(table)
-    warn_of_batches(part)
-    print(f"checkpoint  {part.folder}")
+    warn_of_batches(checkpoint)
+    print(f"checkpoint  {checkpoint.folder}")
 
 
-def show_all(parts: Mapping[str, Checkpoint], config: Config) -> None:
-    """Print utility and leakage of a whole run side by side, and where everything is."""
-    tests: dict[str, Scores] = {name: part.state["test"] for name, part in parts.items()}
-    target = parts["target"].state["schema"]["target"]
+def show_all(checkpoints: Mapping[str, Checkpoint], config: Config) -> None:
+    """Print utility and leakage of a whole run side by side, from its checkpoints by stage, and where its files are."""
+    tests: dict[str, Scores] = {name: checkpoint.state["test"] for name, checkpoint in checkpoints.items()}
+    target = checkpoints["target"].state["schema"]["target"]
     utility = Table(title=f"Utility: {target}, test split, %")
     for heading in ("network", "accuracy", "balanced", "majority"):
         utility.add_column(heading, justify="left" if heading == "network" else "right")
@@ -55,14 +55,14 @@ def show_all(parts: Mapping[str, Checkpoint], config: Config) -> None:
     console = Console(width=max(80, Console().width))
     console.print(utility)
     console.print(leakage)
-    warn_of_batches(parts["target"])
+    warn_of_batches(checkpoints["target"])
     output = Path(config.output)
     print(f"models   {output}/target/final  {output}/private/final")
     _show_runs(config)
 
 
 def show_reproduction(config: Config) -> None:
-    """Print where a reproduction of the paper has left everything."""
+    """Print where the files of a reproduction of the paper are."""
     output = Path(config.output)
     print(f"models   {output}/*/final  {output}/*/private/final")
     print(f"figures  {output}/reproduction.md  {output}/reproduction.json")
@@ -75,9 +75,9 @@ def _show_runs(config: Config) -> None:
         print(f"runs     {uri}\nto open  mlflow ui --backend-store-uri {uri}")
 
 
-def warn_of_batches(part: Checkpoint) -> None:
-    """Say so where figures depend on which pictures happened to share a batch."""
-    if part.state["spec"]["affinity"] == "batch":
+def warn_of_batches(checkpoint: Checkpoint) -> None:
+    """Print a warning where figures depend on which pictures happened to share a batch."""
+    if checkpoint.state["spec"]["affinity"] == "batch":
         print("affinity: batch, as in the paper: each picture's answer depends on its batch, and so do these figures")
 
 

@@ -106,9 +106,9 @@ def _reproduce(config: Config, wanted: ReproduceConfig, faces: Faces, ranks: Ran
     from privatenet.audit.paper.comparison import print_tables
     from privatenet.audit.paper.reproduce import reproduce
 
-    found = reproduce(wanted, config, faces, ranks, say)
-    if found is not None:
-        print_tables(found)
+    reproduction = reproduce(wanted, config, faces, ranks, say)
+    if ranks.first:
+        print_tables(reproduction)
         show_reproduction(config)
 
 

@@ -1,22 +1,30 @@
-"""Made-up runs of a sweep, as the tracking store would give them."""
+"""Synthetic runs of a sweep, as the tracking store gives them, and their networks, as they are compared."""
 
 import random
 
 from privatenet.distributed.tracking.store import TrackedRun
+from privatenet.tune.compare.candidates import Candidate
+from privatenet.tune.compare.tracked import candidates
 
 PAIRS = ("backbone-gender", "arm-gender")
 HOSTILE = '<script>alert("x")</script>'
 
 
-def run(name: str, figures: dict[str, float], status: str = "FINISHED", **more: dict[str, str]) -> TrackedRun:
-    """A run called `name`; `figures` are its metrics, with intervals of 2 points to either side; more: params, tags."""
+def run(name: str, metrics: dict[str, float], status: str = "FINISHED", **more: dict[str, str]) -> TrackedRun:
+    """A run called `name`; its `metrics` get intervals of 2 points to either side; more: params, tags."""
     ends = {
         f"{key}{end}": value + side
-        for key, value in figures.items()
+        for key, value in metrics.items()
         for end, side in (("_low", -0.02), ("_high", 0.02))
     }
     tags = {"stage": "private", "trial": name} | more.get("tags", {})
-    return TrackedRun(f"id-{name}", name, status, "sweep", more.get("params", {}), figures | ends, tags, "faces")
+    return TrackedRun(f"id-{name}", name, status, "sweep", more.get("params", {}), metrics | ends, tags, "faces")
+
+
+def network(name: str, metrics: dict[str, float], **more: dict[str, str]) -> Candidate:
+    """The network of a finished run."""
+    (only,) = candidates([run(name, metrics, **more)])
+    return only
 
 
 def measured(utility: float, *excess: float, split: str = "validation") -> dict[str, float]:
@@ -46,14 +54,19 @@ def sweep(trials: int = 13) -> list[TrackedRun]:
         } | ({"prior": chance.choice(("uniform", "class"))} if objective == "confusion" else {})
         utility = 0.89 - 0.16 * lambda_**2 - (0.03 if objective == "adversarial" else 0) + chance.gauss(0, 0.01)
         excess = 0.32 - 0.24 * lambda_ - (0.04 if settings["known"] == "alternating" else 0) + chance.gauss(0, 0.015)
-        figures = measured(utility, excess, excess - 0.03)
+        metrics = measured(utility, excess, excess - 0.03)
         if number % 4 == 0:
-            figures |= measured(utility - 0.006, excess + 0.01, excess - 0.02, split="test")
+            metrics |= measured(utility - 0.006, excess + 0.01, excess - 0.02, split="test")
         params = {f"space.{key}": value for key, value in settings.items()} | {"protect.lambda": str(lambda_)}
         tags = {"checkpoint": f"/runs/faces/trial-{number:03d}/private/final"}
-        runs.append(run(f"trial-{number:03d}", figures, params=params, tags=tags))
+        runs.append(run(f"trial-{number:03d}", metrics, params=params, tags=tags))
     runs.append(run("known", {"loss": 0.5}, tags={"stage": "adversary"}))
     runs.append(
         run("trial-diverged", {}, "FAILED", params={"space.lr": "0.1"}, tags={"failure": "the loss is not finite"})
     )
     return [*runs, run(HOSTILE, {}, "KILLED", params={"space.objective": HOSTILE}, tags={})]
+
+
+def networks(trials: int = 13) -> list[Candidate]:
+    """The networks of `sweep`."""
+    return candidates(sweep(trials))

@@ -37,8 +37,8 @@ from privatenet.distributed.ranks import num_cores
 from privatenet.distributed.signals import Interrupted
 from privatenet.distributed.tracking import outbox
 from privatenet.distributed.tracking.sender import deliver
-from privatenet.distributed.tracking.store import TrackedRun
 from privatenet.distributed.tracking.tracker import conclude, log_files, parent_run
+from privatenet.tune.compare.candidates import Candidate, Measures
 from privatenet.tune.group import Workers
 from privatenet.tune.settings import RayConfig, SearchConfig, SpaceConfig
 from privatenet.tune.space import Point, backbones, corners, describe, protected, suggest, watched
@@ -113,8 +113,8 @@ def prepare(wanted: Sweep, resume: bool) -> None:
         raise ConfigError(f"--resume: {path.parent} holds another sweep ({changed}): choose another --output")
 
 
-def sweep(wanted: Sweep) -> list[TrackedRun]:
-    """Do what is not done yet, and return every trial as a run, the unprotected networks first.
+def sweep(wanted: Sweep) -> list[Candidate]:
+    """Do what is not done yet, and return the network of every trial, the unprotected ones first.
 
     Raises `ConfigError` where even the unprotected network cannot be trained, and `Interrupted` where it was asked to
     stop.
@@ -146,13 +146,13 @@ def sweep(wanted: Sweep) -> list[TrackedRun]:
             plan = replace(plan, chosen={name: found for name, found in named.items() if found})
             todo = [{"trial": name} for name in plan.chosen]
             audited = {ended.point["trial"]: ended for ended in _phase("audits", audit_chosen, todo, plan, wanted)}
-        runs = [_run("target", _base_name(e, config), e, audited, output, config) for e in shared]
-        runs += [_run("private", ended.trial, ended, audited, output, config) for ended in trials]
+        candidates = [candidate("target", _base_name(e, config), e, audited, output, config) for e in shared]
+        candidates += [candidate("private", ended.trial, ended, audited, output, config) for ended in trials]
         _deliver(output, tracking.uri)
-        for run in runs:
-            _conclude(run, tracking, output / "ended")
+        for network in candidates:
+            _conclude(network, tracking, output / "ended")
         log_files(tracking, [output / "sweep.yaml"])
-    return runs
+    return candidates
 
 
 def choose(finished: Sequence[Ended], goal: str) -> list[Ended]:
@@ -279,10 +279,10 @@ def _ended(trial: Any) -> Ended:
     return Ended(trial.trial_id, point, figures if whole else {}, trial.checkpoint, "" if whole else reason)
 
 
-def _run(
+def candidate(
     stage: str, trial: str, ended: Ended, audited: Mapping[str, Ended], output: Path, config: Config
-) -> TrackedRun:
-    """The trial as a run like those of the tracking store; a chosen network is brought to the output's folder."""
+) -> Candidate:
+    """The network of a trial, to be compared; an audited one is brought to the output's folder."""
     tested = audited.get(trial)
     place = f"{ended.checkpoint.path}/{stage}/final" if ended.checkpoint and ended.finished else ""
     if tested and tested.checkpoint:
@@ -290,17 +290,18 @@ def _run(
         shutil.rmtree(own, ignore_errors=True)
         tested.checkpoint.to_directory(str(own))
         place = f"{own}/{stage}/final"
-    failure = {"failure": ended.reason} if ended.reason else {}
     unfinished = "KILLED" if ended.reason == STOPPED else "FAILED"
-    return TrackedRun(
+    private = stage == "private"
+    return Candidate(
         run_id=trial,
-        name=describe(ended.point) if stage == "private" else trial,
+        name=describe(ended.point) if private else trial,
         status="FINISHED" if ended.finished else unfinished,
-        parent=config.tracking.parent,
-        params=_named(ended.point) if stage == "private" else {},
-        metrics={**ended.figures, **(tested.figures if tested else {})},
-        tags={"stage": stage, "trial": trial, "checkpoint": place, **failure},
-        experiment=config.tracking.experiment,
+        group=ended.point.get("objective", config.protect.specs[0].objective) if private else UNPROTECTED,
+        settings=ended.point if private else {},
+        validation=Measures.of(ended.figures, "validation"),
+        test=Measures.of(tested.figures if tested else {}, "test"),
+        checkpoint=place,
+        reason=ended.reason,
     )
 
 
@@ -315,16 +316,18 @@ def _silent(line: str) -> None:
     pass
 
 
-def _conclude(run: TrackedRun, tracking: TrackingConfig, folder: Path) -> None:
+def _conclude(network: Candidate, tracking: TrackingConfig, folder: Path) -> None:
     """Tell its MLflow run what only the sweep knows: where its checkpoint is, or why it has none."""
-    own = replace(tracking, trial=run.run_id)
-    status = run.status if run.status != "FINISHED" else ""
+    trial, stage = network.run_id, "private" if network.private else "target"
+    status = network.status if network.status != "FINISHED" else ""
+    failure = {"failure": network.reason} if network.reason else {}
+    tags = {"stage": stage, "trial": trial, "checkpoint": network.checkpoint, **failure}
     conclude(
-        own,
-        folder / own.trial,
-        run.tags["stage"],
-        run.params,
-        {**run.tags, "mlflow.runName": run.name},
+        replace(tracking, trial=trial),
+        folder / trial,
+        stage,
+        _named(network.settings),
+        {**tags, "mlflow.runName": network.name},
         status,
         _silent,
     )

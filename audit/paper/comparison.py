@@ -8,126 +8,133 @@ from rich.text import Text
 from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.paper import published
 from privatenet.audit.paper.reproduction import Adversary, PrivateNetwork, Reproduction, robustness
+from privatenet.audit.report.curves import LambdaMark
 from privatenet.audit.report.tables import Cell, Table, markdown_table
 from privatenet.audit.report.text import DASH, interval, markdown, number, percent, points
 
 NONE = Cell(DASH)
 
 
-def markdown_page(found: Reproduction) -> str:
-    """Everything that was found, as one Markdown document; its chart is in figures/ beside it."""
+def markdown_page(reproduction: Reproduction) -> str:
+    """The reproduction as one Markdown document; its chart is in figures/ beside it."""
     lines = [
-        f"# The paper's tables on {markdown(found.dataset)}",
+        f"# The paper's tables on {markdown(reproduction.dataset)}",
         "",
         "Li and Cavallaro, *Training privacy-preserving video analytics pipelines by suppressing features that reveal "
         "information about private attributes*, ICASSP 2022. Accuracies are of the test split, in %, with Wilson's "
         "95 % interval; excess is accuracy above the majority class, in points; robustness is the change against the "
         "adversary on the unprotected network, in % of its accuracy.",
         "",
-        f"Data set {markdown(found.dataset)}, fingerprint `{found.fingerprint}`; privatenet {found.package}.",
+        f"Data set {markdown(reproduction.dataset)}, fingerprint `{reproduction.fingerprint}`; "
+        f"privatenet {reproduction.package}.",
         "",
         "## What stands against a comparison",
         "",
-        *(f"- {markdown(note)}" for note in found.notes),
+        *(f"- {markdown(note)}" for note in reproduction.notes),
     ]
-    for table in tables(found):
+    for table in tables(reproduction):
         lines += ["", f"## {markdown(table.caption)}", "", markdown_table(table)]
         if table.caption.startswith("Fig. 2"):
             lines += ["", "![utility and adversaries against lambda](figures/lambda.svg)"]
     return "\n".join(lines) + "\n"
 
 
-def print_tables(found: Reproduction, console: Console | None = None) -> None:
+def print_tables(reproduction: Reproduction, console: Console | None = None) -> None:
     """Print all tables and notes; they fit 80 columns."""
     console = console or Console(width=max(80, Console().width))
-    for table in tables(found, folded=True):
+    for table in tables(reproduction, folded=True):
         console.print(_rich(table))
     console.print(Text("excess: over the majority class, in points; robust.: the paper's robustness, in %"))
-    for note in found.notes:
+    for note in reproduction.notes:
         console.print(Text(f"- {note}"))
 
 
-def tables(found: Reproduction, folded: bool = False) -> tuple[Table, ...]:
+def lambda_marks(reproduction: Reproduction) -> list[LambdaMark]:
+    """The sweep over lambda as a curve for a chart."""
+    return [LambdaMark(n.lambda_, n.utility, n.known.accuracy, n.unknown.accuracy) for n in reproduction.sweep]
+
+
+def tables(reproduction: Reproduction, folded: bool = False) -> tuple[Table, ...]:
     """Tables 1 and 2, Fig. 2 where there is a sweep, and Table 3; `folded`, networks' names go over several rows."""
-    shown = [table_1(found), table_2(found, folded)]
-    shown += [fig_2(found)] if found.sweep else []
-    return (*shown, table_3(found))
+    sweep = (fig_2(reproduction),) if reproduction.sweep else ()
+    return (table_1(reproduction), table_2(reproduction, folded), *sweep, table_3(reproduction))
 
 
-def table_1(found: Reproduction) -> Table:
+def table_1(reproduction: Reproduction) -> Table:
     """Adversaries on the unprotected network and on the picture."""
     rows = [
         (
-            Cell(seen.attribute),
-            Cell(seen.tap),
-            *_adversary(seen),
-            _printed(published.ADVERSARIES.get((seen.tap, seen.attribute))),
-            _printed(published.MAJORITY.get(seen.attribute)),
+            Cell(adversary.attribute),
+            Cell(adversary.tap),
+            *_adversary(adversary),
+            _published(published.ADVERSARIES.get((adversary.tap, adversary.attribute))),
+            _published(published.MAJORITY.get(adversary.attribute)),
         )
-        for seen in found.unprotected
+        for adversary in reproduction.unprotected
     ]
     columns = ("attribute", "tap", "adversary, %", "major.", "excess", "paper", "its major.")
     return Table("Table 1: adversaries on the unprotected network", columns, tuple(rows), headers=2)
 
 
-def table_2(found: Reproduction, folded: bool = False) -> Table:
+def table_2(reproduction: Reproduction, folded: bool = False) -> Table:
     """Private networks: utility, known and unknown adversary, and the paper's own."""
-    rows = [(Cell("unprotected"), *_utility(found, found.utility), NONE, NONE)]
-    for network in found.networks:
-        hidden = network.unknown
-        words = (network.objective, hidden.tap, hidden.attribute)
-        printed = published.NETWORKS.get(words, published.Row(None, None, None))
-        reference = published.ADVERSARIES.get((hidden.tap, hidden.attribute))
+    rows = [(Cell("unprotected"), *_utility(reproduction, reproduction.utility), NONE, NONE)]
+    for network in reproduction.networks:
+        pair = (network.unknown.tap, network.unknown.attribute)
+        paper = published.NETWORKS.get((network.objective, *pair), published.Row(None, None, None))
+        reference = published.ADVERSARIES.get(pair)
         beside = [
-            (_printed(printed.utility), NONE),
-            *((_printed(value), _change(robustness(value, reference))) for value in (printed.known, printed.unknown)),
+            (_published(paper.utility), NONE),
+            *((_published(value), _change(robustness(value, reference))) for value in (paper.known, paper.unknown)),
         ]
-        names = words if folded else (network.name,) * 3
-        for name, own, other in zip(names, _three(found, network), beside, strict=True):
-            rows.append((Cell(name), *own, *other))
+        names = (network.objective, *pair) if folded else (network.name,) * 3
+        for name, ours, theirs in zip(names, _three(reproduction, network), beside, strict=True):
+            rows.append((Cell(name), *ours, *theirs))
     columns = ("network", "of", "accuracy, %", "major.", "excess", "robust.", "paper", "robust.")
-    return Table(f"Table 2: private networks, {found.target}", columns, tuple(rows), headers=2)
+    return Table(f"Table 2: private networks, {reproduction.target}", columns, tuple(rows), headers=2)
 
 
-def fig_2(found: Reproduction) -> Table:
+def fig_2(reproduction: Reproduction) -> Table:
     """Utility and adversaries by lambda. (The paper's points are in a drawing only.)"""
     rows = []
-    for network in found.sweep:
+    for network in reproduction.sweep:
         names = (f"{network.lambda_:g}", "", "")
-        rows += [(Cell(name), *own) for name, own in zip(names, _three(found, network), strict=True)]
-    hidden = found.sweep[0].unknown
+        rows += [(Cell(name), *cells) for name, cells in zip(names, _three(reproduction, network), strict=True)]
+    adversary = reproduction.sweep[0].unknown
     columns = ("lambda", "of", "accuracy, %", "major.", "excess", "robust.")
-    return Table(f"Fig. 2: confusion at {hidden.tap}, {hidden.attribute}, by lambda", columns, tuple(rows), headers=2)
+    return Table(
+        f"Fig. 2: confusion at {adversary.tap}, {adversary.attribute}, by lambda", columns, tuple(rows), headers=2
+    )
 
 
-def table_3(found: Reproduction) -> Table:
+def table_3(reproduction: Reproduction) -> Table:
     """Inference of one picture."""
     rows = []
-    for place, timed in enumerate(found.latencies):
-        printed = published.LATENCIES["private" if place else "unprotected"]
-        cells = (Cell(number(value), figure=value) for value in (timed.mean, timed.deviation))
-        rows.append((Cell(timed.network), *cells, Cell(printed)))
-    repetitions = found.latencies[0].repetitions
+    for place, latency in enumerate(reproduction.latencies):
+        paper = published.LATENCIES["private" if place else "unprotected"]
+        cells = (Cell(number(value), value=value) for value in (latency.mean, latency.deviation))
+        rows.append((Cell(latency.network), *cells, Cell(paper)))
+    repetitions = reproduction.latencies[0].repetitions
     columns = ("network", "mean, ms", "deviation", "paper (V100)")
-    return Table(f"Table 3: one picture, {repetitions} times, {found.timed_on}", columns, tuple(rows))
+    return Table(f"Table 3: one picture, {repetitions} times, {reproduction.timed_on}", columns, tuple(rows))
 
 
-def _three(found: Reproduction, network: PrivateNetwork) -> tuple[tuple[Cell, ...], ...]:
-    """A private network's own figures, in rows: utility, known adversary, unknown adversary."""
+def _three(reproduction: Reproduction, network: PrivateNetwork) -> tuple[tuple[Cell, ...], ...]:
+    """Rows of a private network: utility, known adversary, unknown adversary."""
     return (
-        _utility(found, network.utility),
+        _utility(reproduction, network.utility),
         (Cell("known"), *_adversary(network.known), _change(network.known_robustness)),
         (Cell("unknown"), *_adversary(network.unknown), _change(network.unknown_robustness)),
     )
 
 
-def _utility(found: Reproduction, utility: Estimate) -> tuple[Cell, ...]:
-    excess = utility.value - found.utility_majority
-    return (Cell("utility"), _accuracy(utility), _share(found.utility_majority), _points(excess), NONE)
+def _utility(reproduction: Reproduction, utility: Estimate) -> tuple[Cell, ...]:
+    excess = utility.value - reproduction.utility_majority
+    return (Cell("utility"), _accuracy(utility), _share(reproduction.utility_majority), _points(excess), NONE)
 
 
-def _adversary(seen: Adversary) -> tuple[Cell, ...]:
-    return (_accuracy(seen.accuracy), _share(seen.majority), _points(seen.excess))
+def _adversary(adversary: Adversary) -> tuple[Cell, ...]:
+    return (_accuracy(adversary.accuracy), _share(adversary.majority), _points(adversary.excess))
 
 
 def _accuracy(estimate: Estimate) -> Cell:
@@ -136,11 +143,11 @@ def _accuracy(estimate: Estimate) -> Cell:
 
 
 def _share(share: float) -> Cell:
-    return Cell(percent(share), figure=share)
+    return Cell(percent(share), value=share)
 
 
 def _points(share: float) -> Cell:
-    return Cell(points(share), figure=share)
+    return Cell(points(share), value=share)
 
 
 def _change(robustness: float | None) -> Cell:
@@ -148,18 +155,18 @@ def _change(robustness: float | None) -> Cell:
     return NONE if robustness is None else _points(robustness)
 
 
-def _printed(value: float | None) -> Cell:
+def _published(value: float | None) -> Cell:
     """A figure of the paper as it stands there, or a dash."""
-    return NONE if value is None else Cell(number(value), figure=value)
+    return NONE if value is None else Cell(number(value), value=value)
 
 
 def _rich(table: Table) -> RichTable:
-    shown = RichTable(
+    terminal = RichTable(
         title=table.caption, title_justify="left", box=SIMPLE_HEAD, padding=0, collapse_padding=True, pad_edge=False
     )
     for index, name in enumerate(table.columns):
         numeric = table.numeric(index)
-        shown.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        terminal.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in table.rows:
-        shown.add_row(*(Text(str(cell)) for cell in row))
-    return shown
+        terminal.add_row(*(Text(str(cell)) for cell in row))
+    return terminal

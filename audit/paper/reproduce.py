@@ -8,16 +8,15 @@ lambda-<value>/{private, unknown}                                   Fig. 2, but 
 import statistics
 import time
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from privatenet.audit.attack.measures import recorded_accuracy
-from privatenet.audit.paper.comparison import markdown_page
+from privatenet.audit.paper.comparison import lambda_marks, markdown_page
 from privatenet.audit.paper.reproduction import (
     VERSION,
     Adversary,
@@ -33,8 +32,10 @@ from privatenet.audit.paper.reproduction import (
     robustness,
     write_reproduction,
 )
-from privatenet.audit.report import charts
+from privatenet.audit.report.curves import describe_lambda, lambda_curves
+from privatenet.audit.report.style import save
 from privatenet.data_shards.files import replacing
+from privatenet.distributed import agree
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config
 from privatenet.distributed.engine import evaluation_precision, layout
@@ -53,52 +54,54 @@ WARM_UP = 10
 Test = Mapping[str, Mapping[str, Any]]
 
 
-def reproduce(settings: ReproduceConfig, config: Config, faces: Faces, ranks: Ranks, say: Say) -> Reproduction | None:
-    """Train what is not there yet, time it, write it down. All ranks call it together; the first one gets the result.
+def reproduce(settings: ReproduceConfig, config: Config, faces: Faces, ranks: Ranks, say: Say) -> Reproduction:
+    """Train the networks that are missing, time all, and write the results. All ranks call it together.
 
     Raises `AuditError` before anything is started where the settings do not fit the data set or the network.
     """
     settings = complete(settings, config, faces.schema)
     table, sweep = cases(settings, config.protect.lambda_)
     output = Path(config.output)
-    with parent_run(config.tracking, output, "reproduce") if ranks.first else nullcontext(config.tracking) as tracking:
-        dist.barrier()  # opening a new store takes the first rank a while
-        config = replace(config, tracking=tracking)
+    with ExitStack() as stack:
+        opening = parent_run(config.tracking, output, "reproduce")
+        config = replace(config, tracking=agree.first(ranks, lambda: stack.enter_context(opening)))
         target, known = _unprotected(settings, config, faces, ranks, say)
         todo = list(dict.fromkeys([*table, *sweep]))
         private, unknown = {}, {}
         for place, case in enumerate(todo):
             say(f"{case.name} ({place + 1} of {len(todo)})")
-            own = _settings_of(case, config)
-            private[case] = run_stage("private", own, faces, ranks, say)
-            unknown[case] = run_stage("adversary", own, faces, ranks, say)
-        if not ranks.first:
-            return None
-        reached = {
-            case: _network(case, faces, private[case].state["test"], unknown[case].state["test"], known.state["test"])
-            for case in todo
-        }
-        say(f"timing {settings.repetitions} inferences of one picture")
-        timed = {"unprotected": target, **{case.name: private[case] for case in table}}
-        utility = target.state["test"][faces.schema.target]
-        found = Reproduction(
-            version=VERSION,
-            package=code_version(),
-            dataset=faces.schema.name,
-            fingerprint=faces.fingerprint,
-            target=faces.schema.target,
-            utility=recorded_accuracy(utility),
-            utility_majority=_majority(utility),
-            unprotected=tuple(_adversary(pair, known.state["test"]) for pair in adversaries(settings)),
-            networks=tuple(reached[case] for case in table),
-            sweep=tuple(reached[case] for case in sweep),
-            latencies=tuple(_time(name, part, config, settings.repetitions, ranks) for name, part in timed.items()),
-            timed_on=_device(config, ranks),
-            notes=notes(config, faces.schema.name),
-            config=config.to_dict(),
-        )
-        log_files(tracking, _write(found, output))
-    return found
+            stages = [run_stage(stage, _config(case, config), faces, ranks, say) for stage in ("private", "adversary")]
+            private[case], unknown[case] = stages
+        tests = {case: (private[case].state["test"], unknown[case].state["test"]) for case in todo}
+        networks = {case: _network(case, faces, *tests[case], known.state["test"]) for case in todo}
+        checkpoints = {"unprotected": target, **{case.name: private[case] for case in table}}
+
+        def conclude() -> Reproduction:
+            say(f"timing {settings.repetitions} inferences of one picture")
+            latencies = [
+                _time(name, source, config, settings.repetitions, ranks) for name, source in checkpoints.items()
+            ]
+            utility = target.state["test"][faces.schema.target]
+            reproduction = Reproduction(
+                version=VERSION,
+                package=code_version(),
+                dataset=faces.schema.name,
+                fingerprint=faces.fingerprint,
+                target=faces.schema.target,
+                utility=recorded_accuracy(utility),
+                utility_majority=_majority(utility),
+                unprotected=tuple(_adversary(pair, known.state["test"]) for pair in adversaries(settings)),
+                networks=tuple(networks[case] for case in table),
+                sweep=tuple(networks[case] for case in sweep),
+                latencies=tuple(latencies),
+                timed_on=_device(config, ranks),
+                notes=notes(config, faces.schema.name),
+                config=config.to_dict(),
+            )
+            log_files(config.tracking, _write(reproduction, output))
+            return reproduction
+
+        return agree.first(ranks, conclude)
 
 
 def _unprotected(
@@ -107,12 +110,12 @@ def _unprotected(
     """The unprotected network and its adversaries."""
     names = [pair.name for pair in adversaries(settings)]
     attack = replace(config.attack, pairs=names, network="target")
-    own = replace(config, attack=attack, protect=replace(config.protect, terms=[{"at": names[0]}]))
-    return run_stage("target", own, faces, ranks, say), run_stage("adversary", own, faces, ranks, say)
+    config = replace(config, attack=attack, protect=replace(config.protect, terms=[{"at": names[0]}]))
+    return run_stage("target", config, faces, ranks, say), run_stage("adversary", config, faces, ranks, say)
 
 
-def _settings_of(case: Case, config: Config) -> Config:
-    """Those of one private network and of its unknown adversary."""
+def _config(case: Case, config: Config) -> Config:
+    """The configuration of one private network and of its unknown adversary."""
     output = Path(config.output)
     protect = replace(
         config.protect,
@@ -133,17 +136,17 @@ def _term(case: Case, config: Config) -> dict[str, Any]:
 
 
 def _network(case: Case, faces: Faces, private: Test, unknown: Test, reference: Test) -> PrivateNetwork:
-    before = _adversary(case.pair, reference).accuracy.value
-    known, new = _adversary(case.pair, private), _adversary(case.pair, unknown)
+    unprotected = _adversary(case.pair, reference).accuracy.value
+    trained_against, anew = _adversary(case.pair, private), _adversary(case.pair, unknown)
     return PrivateNetwork(
         case.name,
         case.objective,
         case.lambda_,
         recorded_accuracy(private[faces.schema.target]),
-        known,
-        new,
-        robustness(known.accuracy.value, before),
-        robustness(new.accuracy.value, before),
+        trained_against,
+        anew,
+        robustness(trained_against.accuracy.value, unprotected),
+        robustness(anew.accuracy.value, unprotected),
     )
 
 
@@ -158,9 +161,9 @@ def _majority(score: Mapping[str, Any]) -> float:
     return members / max(1, samples)
 
 
-def _time(name: str, part: Checkpoint, config: Config, repetitions: int, ranks: Ranks) -> Latency:
-    """Time the network of `part` on one picture that is on the device already."""
-    network = load_network(part).to(ranks.device).eval()
+def _time(name: str, source: Checkpoint, config: Config, repetitions: int, ranks: Ranks) -> Latency:
+    """Time the network of `source` on one picture that is on the device already."""
+    network = load_network(source).to(ranks.device).eval()
     if config.engine.channels_last:
         network.to(memory_format=torch.channels_last)
     size = config.model.image_size
@@ -190,19 +193,18 @@ def _device(config: Config, ranks: Ranks) -> str:
     return f"{where}, {config.engine.precision}, {config.model.image_size} px"
 
 
-def _write(found: Reproduction, output: Path) -> list[Path]:
+def _write(reproduction: Reproduction, output: Path) -> list[Path]:
     """Write the result as JSON, as Markdown and, where there is a sweep, as a chart; returns the files."""
     files = [output / "reproduction.json", output / "reproduction.md"]
-    write_reproduction(found, files[0])
-    if found.sweep:
+    write_reproduction(reproduction, files[0])
+    if reproduction.sweep:
         folder = output / "figures"
         folder.mkdir(exist_ok=True)
-        hidden = found.sweep[0].unknown
-        name = f"{hidden.attribute} from {hidden.tap}"
-        curve = charts.lambda_points(found)
-        chart = charts.lambda_curves(name, curve, hidden.majority)
-        charts.save(chart, folder, "lambda", name, charts.describe_lambda(name, curve, hidden.majority))
+        adversary = reproduction.sweep[0].unknown
+        name, curve = f"{adversary.attribute} from {adversary.tap}", lambda_marks(reproduction)
+        text = describe_lambda(name, curve, adversary.majority)
+        save(lambda_curves(name, curve, adversary.majority), folder, "lambda", name, text)
         files += [folder / "lambda.svg", folder / "lambda.png"]
     with replacing(files[1]) as stream:
-        stream.write(markdown_page(found).encode())
+        stream.write(markdown_page(reproduction).encode())
     return files

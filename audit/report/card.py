@@ -11,7 +11,7 @@ from privatenet.audit.report.tables import (
     networks_table,
     protocol_table,
 )
-from privatenet.audit.report.text import listed, markdown, percent, points, whole
+from privatenet.audit.report.text import in_words, markdown, percent, points, with_interval
 from privatenet.audit.report.verdict import verdicts
 from privatenet.data_shards.files import replacing
 
@@ -60,15 +60,15 @@ def _details(findings: Findings) -> str:
 
 def _intended(findings: Findings) -> str:
     network = findings.audited
-    hidden = f", with {markdown(listed(list(network.protected)))} protected" if network.protected else ""
-    return f"The network was trained to predict {markdown(network.target)}{hidden}. Intended users and uses: {UNKNOWN}."
+    pairs = f", with {markdown(in_words(list(network.protected)))} protected" if network.protected else ""
+    return f"The network was trained to predict {markdown(network.target)}{pairs}. Intended users and uses: {UNKNOWN}."
 
 
 def _out_of_scope(findings: Findings) -> str:
-    leaking = [judged.attribute for judged in verdicts(findings) if judged.status == "leaks"]
-    told = f" What can be read from them: {markdown(listed(leaking))}." if leaking else ""
+    leaking = [verdict.attribute for verdict in verdicts(findings) if verdict.status == "leaks"]
+    leaks = f" What can be read from them: {markdown(in_words(leaking))}." if leaking else ""
     return (
-        f"The figures hold for features of single pictures, and say nothing of other faces than the data set's.{told}"
+        f"The figures hold for features of single pictures, and say nothing of other faces than the data set's.{leaks}"
     )
 
 
@@ -114,22 +114,21 @@ def _training(findings: Findings) -> str:
 
 def _analyses(findings: Findings) -> str:
     network = findings.audited
-    utility = f"Utility: {markdown(network.target)} {whole(network.utility, percent, ' %')}, majority class "
-    said = "\n".join(f"- {markdown(judged.sentence)}" for judged in verdicts(findings))
+    utility = f"Utility: {markdown(network.target)} {with_interval(network.utility, percent, ' %')}, majority class "
+    sentences = "\n".join(f"- {markdown(verdict.sentence)}" for verdict in verdicts(findings))
     tables: list[Table] = [leaks_table(findings), controls_table(findings), networks_table(findings)]
-    shown = [f"**{markdown(table.caption)}**\n\n{markdown_table(table)}" for table in tables if table.rows]
-    return "\n\n".join([f"{utility}{percent(network.utility_majority)} %.", said, *shown])
+    sections = [f"**{markdown(table.caption)}**\n\n{markdown_table(table)}" for table in tables if table.rows]
+    return "\n\n".join([f"{utility}{percent(network.utility_majority)} %.", sentences, *sections])
 
 
 def _ethics(findings: Findings) -> str:
-    judged = verdicts(findings)
     lines = [
-        f"{markdown(item.attribute)}: {item.status}; the best attacker's excess at {markdown(item.leak.tap)} is "
-        f"{whole(item.leak.headline.excess, points, ' points')}"
-        for item in judged
+        f"- {markdown(item.attribute)}: {item.status}; the best attacker's excess at {markdown(item.leak.tap)} is "
+        f"{with_interval(item.leak.headline.excess, points, ' points')}."
+        for item in verdicts(findings)
     ]
-    given = "\n".join(f"- {line}." for line in lines)
-    return f"Who can read the features can try to learn private attributes from them:\n\n{given}\n\nReview: {UNKNOWN}."
+    risk = "Who can read the features can try to learn private attributes from them"
+    return "\n\n".join([f"{risk}:", "\n".join(lines), f"Review: {UNKNOWN}."])
 
 
 def _caveats(findings: Findings) -> str:

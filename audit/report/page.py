@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 from pydantic_core import to_json
 
-from privatenet.audit.attack.findings import Findings, Leak
+from privatenet.audit.attack.findings import Findings, Leak, NetworkFindings
 from privatenet.audit.errors import AuditError
-from privatenet.audit.report import charts
-from privatenet.audit.report.charts import Chart, LambdaPoint, Point
+from privatenet.audit.report import charts, curves
+from privatenet.audit.report.curves import LambdaMark
+from privatenet.audit.report.frame import render
+from privatenet.audit.report.style import Chart, save
 from privatenet.audit.report.tables import (
     Table,
     attacks_table,
@@ -24,7 +25,8 @@ from privatenet.audit.report.tables import (
     networks_table,
     protocol_table,
 )
-from privatenet.audit.report.text import DASH, attack_name, interval, markdown, percent, whole
+from privatenet.audit.report.text import DASH, attack_name, interval, markdown, percent, with_interval
+from privatenet.audit.report.trade_off import Mark, describe_trade_off, trade_off
 from privatenet.audit.report.verdict import Verdict, comparison, verdicts
 from privatenet.data_shards.files import replacing
 
@@ -57,7 +59,7 @@ READING = (
 
 @dataclass(frozen=True)
 class Group:
-    """What belongs to one private attribute."""
+    """The charts of one private attribute; `details` are every attacker on a tap, as a table and as a chart."""
 
     attribute: str
     classes: int
@@ -68,118 +70,110 @@ class Group:
     details: tuple[tuple[Table, Chart], ...]
 
 
+@dataclass(frozen=True)
+class Drawings:
+    """All charts of a report: by private attribute, over lambda, and of training."""
+
+    groups: list[Group]
+    curves: list[Chart]
+    training: list[Chart]
+
+
 def write_report(
     findings: Findings,
     folder: Path,
-    points: Sequence[Point] = (),
-    lambda_points: Mapping[str, Sequence[LambdaPoint]] | None = None,
+    marks: Sequence[Mark] = (),
+    lambda_marks: Mapping[str, Sequence[LambdaMark]] | None = None,
     faces: Sequence[tuple[bytes, str]] = (),
 ) -> None:
     """Write report.html, report.md and figures/ into `folder`: the same bytes for the same findings.
 
-    `points` are other networks for the trade-off; `lambda_points` are curves by attribute or tap-attribute; `faces` are
-    PNG pictures with captions, shown only because they were handed over. Raises `AuditError` for a point whose
-    attribute is not in the findings, or empty where several are private.
+    `marks` are other networks for the trade-off; `lambda_marks` are curves by attribute or tap-attribute; `faces` are
+    PNG pictures with captions. Raises `AuditError` for a mark whose attribute is not in the findings, or empty where
+    several are private.
     """
     attributes = tuple(dict.fromkeys(leak.attribute for leak in findings.audited.leaks))
-    for point in points:
-        if point.attribute not in attributes and (point.attribute or len(attributes) != 1):
-            raise AuditError(f"point {point.label!r} is of {point.attribute!r}; accepted: {', '.join(attributes)}")
-    drawn = folder / "figures"
-    drawn.mkdir(parents=True, exist_ok=True)
-    groups = [_group(findings, attribute, points, drawn) for attribute in attributes]
-    given = [(name, curve) for name, curve in (lambda_points or {}).items() if curve]
-    curves = [_lambda_chart(findings, place, name, curve, drawn) for place, (name, curve) in enumerate(given)]
-    training = [
-        charts.save(
-            charts.training_curves(network),
-            drawn,
-            f"training-{network.role}",
-            f"Training, {network.role} network",
-            charts.describe_training(network),
-        )
-        for network in findings.networks
-        if network.curves
-    ]
-    for place, (picture, _) in enumerate(faces):
-        with replacing(drawn / f"face-{place:02d}.png") as stream:
-            stream.write(picture)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    for mark in marks:
+        if mark.attribute not in attributes and (mark.attribute or len(attributes) != 1):
+            raise AuditError(f"mark {mark.label!r} is of {mark.attribute!r}; accepted: {', '.join(attributes)}")
+    pictures = folder / "figures"
+    pictures.mkdir(parents=True, exist_ok=True)
+    by_name = [(name, curve) for name, curve in (lambda_marks or {}).items() if curve]
+    drawings = Drawings(
+        [_group(findings, attribute, marks, pictures) for attribute in attributes],
+        [_lambda_chart(findings, place, name, curve, pictures) for place, (name, curve) in enumerate(by_name)],
+        [_training_chart(network, pictures) for network in findings.networks if network.curves],
     )
-    text = environment.get_template("page.html").render(
+    for place, (picture, _) in enumerate(faces):
+        with replacing(pictures / f"face-{place:02d}.png") as stream:
+            stream.write(picture)
+    with replacing(folder / "report.html") as stream:
+        stream.write(_html(findings, drawings, faces).encode())
+    with replacing(folder / "report.md") as stream:
+        stream.write(_markdown(findings, drawings, [caption for _, caption in faces]).encode())
+
+
+def _group(findings: Findings, attribute: str, others: Sequence[Mark], folder: Path) -> Group:
+    """Draw all charts of one attribute."""
+    leaks = [(place, leak) for place, leak in enumerate(findings.audited.leaks) if leak.attribute == attribute]
+    beside = [leak for _, leak in leaks]
+    attackers, confusions, details = [], [], []
+    for place, leak in leaks:
+        name, title = f"{place:02d}-{_slug(leak.attribute)}-{_slug(leak.tap)}", f"{leak.attribute} from {leak.tap}"
+        who = attack_name(leak.headline)
+        figure, text = charts.attackers(leak, MOST, beside), charts.describe_attackers(leak, MOST)
+        best = f"Best: {who}, {with_interval(leak.headline.accuracy, percent, ' %')}"
+        attackers.append(save(figure, folder, f"attackers-{name}", f"Attackers, {title}", text, best))
+        figure, text = charts.attackers(leak, beside=beside), charts.describe_attackers(leak)
+        every = save(figure, folder, f"every-attacker-{name}", f"Every attacker, {title}", text)
+        details.append((attacks_table(leak, f"networks.0.leaks.{place}"), every))
+        figure, text = charts.confusion(leak), charts.describe_confusion(leak)
+        confusions.append(save(figure, folder, f"confusion-{name}", f"Confusion, {title}", text, f"Answers of {who}"))
+    name, whiskers = f"{leaks[0][0]:02d}-{_slug(attribute)}", _whiskers(findings)
+    figure, text = charts.best_of(findings, attribute), charts.describe_best_of(findings, attribute)
+    overview = save(figure, folder, f"best-{name}", f"Best attackers, {attribute}", text, whiskers)
+    figure, text = trade_off(findings, attribute, others), describe_trade_off(findings, attribute, others)
+    caption = f"{whiskers} Numbers beside points are lambda."
+    front = save(figure, folder, f"trade-off-{name}", f"Trade-off, {attribute}", text, caption)
+    classes = len(leaks[0][1].classes)
+    return Group(attribute, classes, overview, tuple(attackers), tuple(confusions), front, tuple(details))
+
+
+def _lambda_chart(findings: Findings, place: int, name: str, curve: Sequence[LambdaMark], folder: Path) -> Chart:
+    leaks = [leak for leak in findings.audited.leaks if name in (leak.attribute, f"{leak.tap}-{leak.attribute}")]
+    majority = leaks[0].majority if leaks else None
+    figure, text = curves.lambda_curves(name, curve, majority), curves.describe_lambda(name, curve, majority)
+    return save(figure, folder, f"lambda-{place:02d}-{_slug(name)}", f"Lambda, {name}", text, _whiskers(findings))
+
+
+def _training_chart(network: NetworkFindings, folder: Path) -> Chart:
+    figure, text = curves.training_curves(network), curves.describe_training(network)
+    return save(figure, folder, f"training-{network.role}", f"Training, {network.role} network", text)
+
+
+def _html(findings: Findings, drawings: Drawings, faces: Sequence[tuple[bytes, str]]) -> str:
+    return render(
+        Path(__file__).with_name("page.html"),
         title=f"Leakage audit: {findings.dataset}",
+        kind="Leakage audit",
+        package=findings.package,
         findings=findings,
         facts=_facts(findings),
-        verdicts=[(judged, _beside(judged, findings), _track(judged.leak)) for judged in verdicts(findings)],
+        verdicts=[(verdict, _reference(verdict, findings), _track(verdict.leak)) for verdict in verdicts(findings)],
         leaks=leaks_table(findings),
         controls=controls_table(findings),
         networks=networks_table(findings),
         protocol=protocol_table(findings),
-        groups=groups,
-        curves=curves,
-        training=training,
+        groups=drawings.groups,
+        curves=drawings.curves,
+        training=drawings.training,
         reading=READING,
         identity=_identity(findings),
         config=_config(findings),
         faces=[(f"data:image/png;base64,{base64.b64encode(picture).decode()}", caption) for picture, caption in faces],
-        figures_json=_embedded(findings),
+        findings_json=_embedded(findings),
         exact=_exact,
-        dash=DASH,
     )
-    with replacing(folder / "report.html") as stream:
-        stream.write(text.encode())
-    with replacing(folder / "report.md") as stream:
-        stream.write(_markdown(findings, groups, curves, training, [caption for _, caption in faces]).encode())
-
-
-def _group(findings: Findings, attribute: str, others: Sequence[Point], drawn: Path) -> Group:
-    """Draw all charts of one attribute."""
-    leaks = [(place, leak) for place, leak in enumerate(findings.audited.leaks) if leak.attribute == attribute]
-    few, full, answers = [], [], []
-    beside = [leak for _, leak in leaks]
-    for place, leak in leaks:
-        name, title = f"{place:02d}-{_slug(leak.attribute)}-{_slug(leak.tap)}", f"{leak.attribute} from {leak.tap}"
-        best, who = leak.headline, attack_name(leak.headline)
-        short, said = charts.attackers(leak, MOST, beside), charts.describe_attackers(leak, MOST)
-        right = f"Best: {who}, {whole(best.accuracy, percent, ' %')}"
-        few.append(charts.save(short, drawn, f"attackers-{name}", f"Attackers, {title}", said, right))
-        every, said = charts.attackers(leak, beside=beside), charts.describe_attackers(leak)
-        chart = charts.save(every, drawn, f"every-attacker-{name}", f"Every attacker, {title}", said)
-        full.append((attacks_table(leak, f"networks.0.leaks.{place}"), chart))
-        answer, said = charts.confusion(leak), charts.describe_confusion(leak)
-        answers.append(
-            charts.save(answer, drawn, f"confusion-{name}", f"Confusion, {title}", said, f"Answers of {who}")
-        )
-    name = f"{leaks[0][0]:02d}-{_slug(attribute)}"
-    spread = _whiskers(findings)
-    taps, said = charts.best_of(findings, attribute), charts.describe_best_of(findings, attribute)
-    overview = charts.save(taps, drawn, f"best-{name}", f"Best attackers, {attribute}", said, spread)
-    trade, said = (
-        charts.trade_off(findings, attribute, others),
-        charts.describe_trade_off(findings, attribute, others),
-    )
-    trade_off = charts.save(
-        trade,
-        drawn,
-        f"trade-off-{name}",
-        f"Trade-off, {attribute}",
-        said,
-        f"{spread} Numbers beside points are lambda.",
-    )
-    return Group(attribute, len(leaks[0][1].classes), overview, tuple(few), tuple(answers), trade_off, tuple(full))
-
-
-def _lambda_chart(findings: Findings, place: int, name: str, curve: Sequence[LambdaPoint], drawn: Path) -> Chart:
-    leaks = [leak for leak in findings.audited.leaks if name in (leak.attribute, f"{leak.tap}-{leak.attribute}")]
-    majority = leaks[0].majority if leaks else None
-    chart, said = charts.lambda_curves(name, curve, majority), charts.describe_lambda(name, curve, majority)
-    drawn_as = f"lambda-{place:02d}-{_slug(name)}"
-    return charts.save(chart, drawn, drawn_as, f"Lambda, {name}", said, _whiskers(findings))
 
 
 def _whiskers(findings: Findings) -> str:
@@ -187,8 +181,8 @@ def _whiskers(findings: Findings) -> str:
 
 
 def _facts(findings: Findings) -> list[tuple[str, str, str]]:
-    """What the head of the page says of the audited network: name, value, and its interval or reference."""
-    network, tested = findings.audited, sorted({leak.samples for leak in findings.audited.leaks})
+    """The audited network's facts: name, value, and its interval or reference."""
+    network, samples = findings.audited, sorted({leak.samples for leak in findings.audited.leaks})
     majority = f"majority {percent(network.utility_majority)} %"
     facts = [
         (
@@ -199,19 +193,19 @@ def _facts(findings: Findings) -> list[tuple[str, str, str]]:
         ("objective", network.objective or DASH, ""),
         ("lambda", DASH if network.lambda_ is None else f"{network.lambda_:g}", ""),
         ("protected", ", ".join(network.protected) or "nothing", ""),
-        ("test faces", " to ".join(f"{size:,}" for size in sorted({*tested[:1], *tested[-1:]})) or DASH, ""),
+        ("test faces", " to ".join(f"{size:,}" for size in sorted({*samples[:1], *samples[-1:]})) or DASH, ""),
     ]
     return [fact for fact in facts if fact[1] != DASH]
 
 
-def _beside(judged: Verdict, findings: Findings) -> str:
-    """What to hold a verdict against: the unprotected network, and what the target label alone gives away."""
+def _reference(verdict: Verdict, findings: Findings) -> str:
+    """What to read a verdict against: the unprotected network, and what the target label alone gives away."""
     floor = next(
-        (c for c in findings.controls if (c.kind, c.attribute) == ("target-label", judged.attribute)),
+        (c for c in findings.controls if (c.kind, c.attribute) == ("target-label", verdict.attribute)),
         None,
     )
-    told = f"The true {findings.audited.target} alone gives {percent(floor.accuracy.value)} %." if floor else ""
-    return " ".join(part for part in (comparison(judged.leak, findings), told) if part)
+    label = f"The true {findings.audited.target} alone gives {percent(floor.accuracy.value)} %." if floor else ""
+    return " ".join(sentence for sentence in (comparison(verdict.leak, findings), label) if sentence)
 
 
 def _track(leak: Leak) -> dict[str, float] | None:
@@ -255,35 +249,27 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:40] or "unnamed"
 
 
-def _markdown(
-    findings: Findings,
-    groups: Sequence[Group],
-    curves: Sequence[Chart],
-    training: Sequence[Chart],
-    captions: Sequence[str],
-) -> str:
+def _markdown(findings: Findings, drawings: Drawings, captions: Sequence[str]) -> str:
     """The report in Markdown, pictures by relative links."""
+    groups = drawings.groups
     parts = [f"# Leakage audit: {markdown(findings.dataset)}", "## Verdicts"]
-    said = [f"- {markdown(f'{judged.sentence} {_beside(judged, findings)}')}" for judged in verdicts(findings)]
-    parts.append("\n".join(said))
-    parts.append(
-        "\n".join(
-            f"- {markdown(name)}: {markdown(f'{value} {more}'.strip())}" for name, value, more in _facts(findings)
-        )
-    )
+    sentences = [f"{verdict.sentence} {_reference(verdict, findings)}" for verdict in verdicts(findings)]
+    parts.append("\n".join(f"- {markdown(sentence)}" for sentence in sentences))
+    facts = [(name, f"{value} {more}".strip()) for name, value, more in _facts(findings)]
+    parts.append("\n".join(f"- {markdown(name)}: {markdown(value)}" for name, value in facts))
     parts += ["## What leaks", *_section(leaks_table(findings))]
     parts += [_image(group.overview) for group in groups]
     parts += ["## Attackers", *(_image(chart) for group in groups for chart in group.attackers)]
     parts += ["## Confusion", *(_image(chart) for group in groups for chart in group.confusions)]
     parts += ["## Utility against leakage", *(_image(group.trade_off) for group in groups)]
-    parts += ["## Lambda", *map(_image, curves)] if curves else []
+    parts += ["## Lambda", *map(_image, drawings.curves)] if drawings.curves else []
     parts += ["## Controls", *_section(controls_table(findings))]
     if captions:
-        shown = [f"![{markdown(text)}](figures/face-{place:02d}.png)" for place, text in enumerate(captions)]
-        parts += ["## Faces", *shown]
+        faces = [f"![{markdown(text)}](figures/face-{place:02d}.png)" for place, text in enumerate(captions)]
+        parts += ["## Faces", *faces]
     parts.append("## Every attacker")
     parts += [part for group in groups for table, chart in group.details for part in (*_section(table), _image(chart))]
-    parts += ["## Training", *map(_image, training)] if training else []
+    parts += ["## Training", *map(_image, drawings.training)] if drawings.training else []
     parts += ["## How to read this", "\n".join(f"- **{name}**: {meaning}" for name, meaning in READING)]
     parts += ["## Protocol", *_section(protocol_table(findings))]
     parts += ["## Identity", "\n".join(f"- {name}: {markdown(value)}" for name, value in _identity(findings))]

@@ -1,6 +1,6 @@
 """Findings as tables: one form of a table, written as Markdown, for the terminal, or by the page as HTML.
 
-`where` of a cell is the place of its figure in audit.json, for example `networks.0.leaks.2.majority`.
+`where` of a cell is the place of its value in audit.json, for example `networks.0.leaks.2.majority`.
 """
 
 import dataclasses
@@ -25,11 +25,11 @@ CONTROLS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What is shown, with its interval, and the figure itself in full."""
+    """A cell: its text, the text of its interval, and its value in full with the value's place (`where`)."""
 
     text: str
     interval: str = ""
-    figure: Estimate | float | None = None
+    value: Estimate | float | None = None
     where: str = ""
 
     def __str__(self) -> str:
@@ -38,7 +38,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; the first `headers` cells of a row say what the row is about, the others are figures or notes."""
+    """Rows of cells; the first `headers` cells of a row say what the row is about, the others are values or notes."""
 
     caption: str
     columns: tuple[str, ...]
@@ -46,8 +46,8 @@ class Table:
     headers: int = 1
 
     def numeric(self, column: int) -> bool:
-        """Whether a column holds figures, which are set to the right."""
-        return any(row[column].figure is not None for row in self.rows)
+        """Whether a column holds numbers, which are set to the right."""
+        return any(row[column].value is not None for row in self.rows)
 
 
 def markdown_table(table: Table) -> str:
@@ -66,7 +66,7 @@ def attacks_table(leak: Leak, where: str = "") -> Table:
             (
                 Cell(attack.attacker + (" (best)" if index == leak.best else "")),
                 Cell(attack.representation),
-                Cell(f"{attack.numbers:,}", figure=attack.numbers, where=f"{at}.numbers"),
+                Cell(f"{attack.numbers:,}", value=attack.numbers, where=f"{at}.numbers"),
                 _share(attack.tuning, f"{at}.tuning"),
                 _estimate(attack.accuracy, f"{at}.accuracy"),
                 _estimate(attack.excess, f"{at}.excess", points),
@@ -74,13 +74,13 @@ def attacks_table(leak: Leak, where: str = "") -> Table:
                 _estimate(attack.auc, f"{at}.auc", number),
                 _estimate(attack.bits, f"{at}.bits", number),
                 _share(attack.spread, f"{at}.spread"),
-                Cell(str(attack.seeds), figure=attack.seeds, where=f"{at}.seeds"),
-                Cell(number(attack.seconds, 1), figure=attack.seconds, where=f"{at}.seconds"),
+                Cell(str(attack.seeds), value=attack.seeds, where=f"{at}.seeds"),
+                Cell(number(attack.seconds, 1), value=attack.seconds, where=f"{at}.seconds"),
                 Cell(attack.note),
             )
         )
-    figures = ("numbers", "tuning %", "accuracy %", "excess", "balanced %", "AUC", "bits", "spread", "seeds", "seconds")
-    table = Table(f"{leak.attribute} from {leak.tap}", ("attacker", "sees", *figures, "note"), tuple(rows))
+    columns = ("numbers", "tuning %", "accuracy %", "excess", "balanced %", "AUC", "bits", "spread", "seeds", "seconds")
+    table = Table(f"{leak.attribute} from {leak.tap}", ("attacker", "sees", *columns, "note"), tuple(rows))
     return _without_empty(table)
 
 
@@ -106,18 +106,18 @@ def leaks_table(findings: Findings) -> Table:
                 change,
                 robustness,
                 _estimate(best.bits, f"{attack}.bits", number),
-                Cell(number(leak.entropy), figure=leak.entropy, where=f"{at}.entropy"),
+                Cell(number(leak.entropy), value=leak.entropy, where=f"{at}.entropy"),
                 saving,
                 _estimate(best.auc, f"{attack}.auc", number),
                 _estimate(best.balanced_accuracy, f"{attack}.balanced_accuracy"),
-                Cell(f"{leak.samples:,}", figure=leak.samples, where=f"{at}.class_counts"),
+                Cell(f"{leak.samples:,}", value=leak.samples, where=f"{at}.class_counts"),
                 Cell(attack_name(best)),
             )
         )
-    figures = ("majority %", "unprotected %", "this network %", "excess", "change", "robustness %", "bits", "entropy")
+    columns = ("majority %", "unprotected %", "this network %", "excess", "change", "robustness %", "bits", "entropy")
     more = ("code length", "AUC", "balanced %", "samples", "best attacker")
     caption = "What the best attacker reads from the audited network" + (" (* protected)" if network.protected else "")
-    return _without_empty(Table(caption, ("attribute", "tap", *figures, *more), tuple(rows), headers=2))
+    return _without_empty(Table(caption, ("attribute", "tap", *columns, *more), tuple(rows), headers=2))
 
 
 def controls_table(findings: Findings) -> Table:
@@ -147,8 +147,8 @@ def controls_table(findings: Findings) -> Table:
                 )
             )
     columns = ("attribute", "adversary", "tap", "majority %", "accuracy %", "balanced %")
-    known = list(dict.fromkeys(leak.attribute for leak in findings.audited.leaks))
-    rows.sort(key=lambda row: known.index(row[0].text) if row[0].text in known else len(known))
+    attributes = list(dict.fromkeys(leak.attribute for leak in findings.audited.leaks))
+    rows.sort(key=lambda row: attributes.index(row[0].text) if row[0].text in attributes else len(attributes))
     return Table("Controls: figures to read the others by", columns, tuple(rows), headers=2)
 
 
@@ -170,9 +170,9 @@ def protocol_table(findings: Findings) -> Table:
     }
     rows = []
     for key, value in dataclasses.asdict(protocol).items():
-        shown = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
-        figure = None if isinstance(value, str) else value
-        rows.append((Cell(names[key]), Cell(shown, figure=figure, where=f"protocol.{key}")))
+        text = value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+        number = None if isinstance(value, str) else value
+        rows.append((Cell(names[key]), Cell(text, value=number, where=f"protocol.{key}")))
     return Table("Protocol", ("what", "value"), tuple(rows))
 
 
@@ -190,7 +190,7 @@ def networks_table(findings: Findings) -> Table:
                 Cell(network.objective or DASH),
                 DASH_CELL
                 if network.lambda_ is None
-                else Cell(f"{network.lambda_:g}", figure=network.lambda_, where=f"{at}.lambda_"),
+                else Cell(f"{network.lambda_:g}", value=network.lambda_, where=f"{at}.lambda_"),
                 Cell(", ".join(network.protected) or DASH),
                 Cell(network.affinity or DASH),
                 Cell(network.checkpoint or DASH),
@@ -237,15 +237,15 @@ def print_summary(findings: Findings, console: Console | None = None) -> None:
         )
     console.print(Text(utility))
     console.print(table)
-    for judged in verdicts(findings):
-        console.print(Text(f"- {judged.sentence}"))
+    for verdict in verdicts(findings):
+        console.print(Text(f"- {verdict.sentence}"))
 
 
 DASH_CELL = Cell(DASH)
 
 
 def _share(share: float, where: str, show: Callable[[float], str] = percent) -> Cell:
-    return Cell(show(share), figure=share, where=where)
+    return Cell(show(share), value=share, where=where)
 
 
 def _estimate(estimate: Estimate, where: str, show: Callable[[float], str] = percent) -> Cell:
@@ -278,11 +278,11 @@ def _majority(findings: Findings, control: Control) -> Cell | None:
 
 
 def _without_empty(table: Table) -> Table:
-    """Without columns in which nothing is said."""
-    kept = [
+    """Without columns whose cells are all empty."""
+    columns = [
         index
         for index in range(len(table.columns))
         if not table.rows or any(row[index].text not in ("", DASH) for row in table.rows)
     ]
-    rows = tuple(tuple(row[index] for index in kept) for row in table.rows)
-    return dataclasses.replace(table, columns=tuple(table.columns[index] for index in kept), rows=rows)
+    rows = tuple(tuple(row[index] for index in columns) for row in table.rows)
+    return dataclasses.replace(table, columns=tuple(table.columns[index] for index in columns), rows=rows)

@@ -33,7 +33,7 @@ def interval(estimate: Estimate, show: Callable[[float], str] = percent) -> str:
     return f"{show(ends[0])} to {show(ends[1])}" if all(map(math.isfinite, ends)) else DASH
 
 
-def whole(estimate: Estimate, show: Callable[[float], str] = percent, unit: str = "") -> str:
+def with_interval(estimate: Estimate, show: Callable[[float], str] = percent, unit: str = "") -> str:
     """`87.5 % (85.5 to 89.2)`; the value alone where it has no interval."""
     value, ends = show(estimate.value), interval(estimate, show)
     return value if value == DASH else f"{value}{unit}" if ends == DASH else f"{value}{unit} ({ends})"
@@ -44,7 +44,7 @@ def count(samples: int, thing: str = "test face") -> str:
     return f"no {thing}" if samples == 0 else f"{samples:,} {thing}{'' if samples == 1 else 's'}"
 
 
-def listed(items: list[str]) -> str:
+def in_words(items: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 

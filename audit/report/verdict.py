@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from privatenet.audit.attack.findings import Findings, Leak
-from privatenet.audit.report.text import attack_name, count, listed, number, percent, points, whole
+from privatenet.audit.report.text import attack_name, count, in_words, number, percent, points, with_interval
 
 FEW = 100
 """Below this many test samples nothing is said to be hidden."""
@@ -20,7 +20,7 @@ Status = Literal["leaks", "undecided", "none found"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One private attribute's sentence, and the leak that it quotes."""
+    """A private attribute's status, the sentence that states it, and the leak that it quotes."""
 
     attribute: str
     status: Status
@@ -61,7 +61,7 @@ def comparison(leak: Leak, findings: Findings) -> str:
     if reference is None or leak.change is None:
         return ""
     there = percent(reference.headline.accuracy.value)
-    return f"On the unprotected network it is {there} %: a change of {whole(leak.change, points, ' points')}."
+    return f"On the unprotected network it is {there} %: a change of {with_interval(leak.change, points, ' points')}."
 
 
 def sharpest(leaks: Sequence[Leak]) -> Leak:
@@ -81,8 +81,8 @@ def _judge(leak: Leak, findings: Findings) -> Verdict:
     name, limits = leak.attribute, _limits(leak)
     status: Status
     if _present(leak) < 2:
-        seen = [kind for kind, size in zip(leak.classes, leak.class_counts, strict=True) if size]
-        only = f"all {count(leak.samples)} are of class {seen[0]}" if seen else "no test face has a label for it"
+        present = [name for name, size in zip(leak.classes, leak.class_counts, strict=True) if size]
+        only = f"all {count(leak.samples)} are of class {present[0]}" if present else "no test face has a label for it"
         status, sentence = "undecided", f"{name} cannot be judged: {only}"
     elif sign:
         place = f" at {leaking} of {len(taps)} taps" if len(taps) > 1 else ""
@@ -105,17 +105,17 @@ def _without_sign(leak: Leak, taps: Sequence[Leak], confidence: float) -> tuple[
     where = "" if len(taps) == 1 else f" at any of {len(taps)} taps"
     majority = f"the majority class ({percent(leak.majority)} % of {count(leak.samples)})"
     if all(attack.excess.value <= 0 for attack in everyone):
-        done = f"no attacker did better than {majority}{where}"
+        result = f"no attacker did better than {majority}{where}"
     else:
-        done = f"the best attacker was not surely better than {majority}{where}"
+        result = f"the best attacker was not surely better than {majority}{where}"
     most = max(0.0, *room)
     allowed = (
         f"{100 * confidence:.3g} % interval{'s' if len(taps) > 1 else ''} still allow{'s' if len(taps) == 1 else ''}"
     )
     closing = f"; the {allowed} up to {percent(most)} points{_limits(leak)}"
     if most > WIDE or min(tap.samples for tap in taps) < FEW:
-        return "undecided", f"{leak.attribute} is undecided: {done}{closing}"
-    return "none found", f"No leak of {leak.attribute} was found, which is no proof of none: {done}{closing}"
+        return "undecided", f"{leak.attribute} is undecided: {result}{closing}"
+    return "none found", f"No leak of {leak.attribute} was found, which is no proof of none: {result}{closing}"
 
 
 def _sign(leak: Leak) -> str:
@@ -131,13 +131,13 @@ def _sign(leak: Leak) -> str:
         "balanced": firm and best.balanced_accuracy.low > 1 / present,
         "auc": firm and best.auc.low > 0.5,
     }
-    return next((sign for sign, shown in signs.items() if shown), "")
+    return next((sign for sign, holds in signs.items() if holds), "")
 
 
 def _best(leak: Leak) -> str:
     best = leak.headline
     who = f"the best of {len(leak.attacks)} attackers" if len(leak.attacks) > 1 else "the one attacker"
-    right = whole(best.accuracy, percent, " %")
+    right = with_interval(best.accuracy, percent, " %")
     return f"at {leak.tap} {who} ({attack_name(best)}) is right for {right} of {count(leak.samples)}"
 
 
@@ -145,17 +145,16 @@ def _evidence(leak: Leak, sign: str) -> str:
     best, majority = leak.headline, f"; always answering the majority gives {percent(leak.majority)} %"
     match sign:
         case "bits":
-            told = (
-                f"its answers tell {whole(best.bits, number, ' bits')} of the {number(leak.entropy)} that a label holds"
-            )
+            bits = with_interval(best.bits, number, " bits")
+            fact = f"its answers tell {bits} of the {number(leak.entropy)} that a label holds"
         case "balanced":
-            recall, chance = whole(best.balanced_accuracy, percent, " %"), percent(1 / _present(leak))
-            told = f"over the classes it finds {recall} on average, where guessing finds {chance} %"
+            recall, chance = with_interval(best.balanced_accuracy, percent, " %"), percent(1 / _present(leak))
+            fact = f"over the classes it finds {recall} on average, where guessing finds {chance} %"
         case "auc":
-            told = f"it ranks the classes with an AUC of {whole(best.auc, number)}, where guessing gives 0.50"
+            fact = f"it ranks the classes with an AUC of {with_interval(best.auc, number)}, where guessing gives 0.50"
         case _:
             return majority
-    return f"{majority}, but {told}"
+    return f"{majority}, but {fact}"
 
 
 def _limits(leak: Leak) -> str:
@@ -165,9 +164,9 @@ def _limits(leak: Leak) -> str:
         for name, size in zip(leak.classes, leak.class_counts, strict=True)
         if size < RARE
     ]
-    shown = rare if len(rare) <= 3 else [*rare[:2], f"{len(rare) - 2} more classes"]
+    names = rare if len(rare) <= 3 else [*rare[:2], f"{len(rare) - 2} more classes"]
     few = f", few to judge by (only {count(leak.samples)})" if leak.samples < FEW else ""
-    return few + (f"; too few test faces to say anything of {listed(shown)}" if rare else "")
+    return few + (f"; too few test faces to say anything of {in_words(names)}" if rare else "")
 
 
 def _present(leak: Leak) -> int:

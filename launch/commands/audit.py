@@ -135,24 +135,25 @@ def _report(
     findings: Findings, folder: Path, beside: Mapping[str, Findings], sweep: Reproduction | None,
     faces: list[tuple[bytes, str]],
 ) -> None:  # fmt: skip
+    from privatenet.audit.paper.comparison import lambda_marks
     from privatenet.audit.report.card import write_card
-    from privatenet.audit.report.charts import lambda_points, network_points
     from privatenet.audit.report.page import write_report
     from privatenet.audit.report.tables import print_summary
+    from privatenet.audit.report.trade_off import network_marks
 
     report = folder / REPORT
     report.mkdir(parents=True, exist_ok=True)
     write_findings(findings, report / "audit.json")
     audited = {leak.attribute for leak in findings.audited.leaks}
-    points = [
-        point
+    marks = [
+        mark
         for path, other in beside.items()
-        for point in network_points(other, Path(path).parent.parent.name)
-        if point.attribute in audited
+        for mark in network_marks(other, Path(path).parent.parent.name)
+        if mark.attribute in audited
     ]
     hidden = sweep.sweep[0].unknown if sweep and sweep.sweep else None
-    curves = {f"{hidden.tap}-{hidden.attribute}": lambda_points(sweep)} if sweep and hidden else {}
-    write_report(findings, report, points, curves, faces)
+    curves = {f"{hidden.tap}-{hidden.attribute}": lambda_marks(sweep)} if sweep and hidden else {}
+    write_report(findings, report, marks, curves, faces)
     write_card(findings, report / "model_card.md")
     print_summary(findings)
     print(f"report   {report / 'report.html'}\ncard     {report / 'model_card.md'}\nfigures  {report / 'audit.json'}")

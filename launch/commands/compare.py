@@ -27,50 +27,57 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"output: {folder} is no folder")
     # Torch and matplotlib take seconds to import: not before the arguments are known to be good.
     from privatenet.distributed.tracking.store import find_runs
-    from privatenet.tune.compare.candidates import compare, pick
+    from privatenet.tune.compare.front import pick
+    from privatenet.tune.compare.report import compare
+    from privatenet.tune.compare.tracked import candidates
 
     uri, runs, stores = values["tracking.uri"], {}, {}
     for name in values.runs:
-        sent = read_sent(Path(name))
+        receipt = read_sent(Path(name))
         for run in find_runs(uri, [name]):
-            runs[run.run_id], stores[run.run_id] = run, sent.uri if sent and sent.uri != uri else uri
-    found = compare(list(runs.values()), folder, values.leak, ", ".join(dict.fromkeys(stores.values())))
+            runs[run.run_id], stores[run.run_id] = run, receipt.uri if receipt and receipt.uri != uri else uri
+    networks = candidates(list(runs.values()))
+    comparison = compare(networks, folder, values.leak, ", ".join(dict.fromkeys(stores.values())))
     print(f"page     {folder / 'compare.html'}\ntable    {folder / 'front.csv'}\nchart    {folder / 'front.png'}")
     if values.register:
-        chosen = pick(found, values.pick).run_id
-        _register(stores[chosen], runs[chosen], values.register, values.alias)
+        run_id = pick(comparison, values.pick).run_id
+        _register(stores[run_id], runs[run_id], values.register, values.alias)
     return 0
 
 
 def parser() -> ArgumentParser:
-    built = ArgumentParser(
+    arguments = ArgumentParser(
         prog="privatenet compare",
         description="Set networks beside each other by utility and leakage: which are worth choosing from, where the "
         "trade-off turns, and which settings matter. Leaves a page, a table and a picture.",
         exit_on_error=False,
         allow_abbrev=False,
     )
-    built.add_argument(
+    arguments.add_argument(
         "runs", nargs="+", metavar="RUN", help="MLflow experiments, ids of runs, or folders of runs or sweeps."
     )
-    built.add_argument(
+    arguments.add_argument(
         "--tracking.uri",
         "--uri",
         default=Uri(),
         type=Uri,
         help="MLflow server or store; a folder brings its own, but not the name and password for it.",
     )
-    built.add_argument("--output", default="compare", type=str, help="Folder of what is written.")
-    built.add_argument(
+    arguments.add_argument("--output", default="compare", type=str, help="Folder of what is written.")
+    arguments.add_argument(
         "--leak",
         default="",
         type=str,
         help="Tap-attribute pair to judge by, such as backbone-gender; empty: the worst.",
     )
-    built.add_argument("--register", default="", type=str, help="Name of the MLflow model to register one network as.")
-    built.add_argument("--pick", default="knee", type=str, help="Which one: knee, or its number in the table.")
-    built.add_argument("--alias", default="chosen", type=str, help="Alias of the registered version.")
-    return built
+    arguments.add_argument(
+        "--register", default="", type=str, help="Name of the MLflow model to register one network as."
+    )
+    arguments.add_argument(
+        "--pick", default="knee", type=str, help="Which one: knee, which is private, or its number in the table."
+    )
+    arguments.add_argument("--alias", default="chosen", type=str, help="Alias of the registered version.")
+    return arguments
 
 
 def _register(uri: Uri, run: "TrackedRun", name: str, alias: str) -> None:

@@ -15,19 +15,19 @@ OUTPUT = "runs/reproduction"
 
 def main(argv: list[str]) -> int:
     """Judge the settings here, then start the ranks; returns the launcher's exit code."""
-    own, others = _parser().parse_known_args(argv)
-    settings = train.with_ready_configs([word for name in own.config or [CONFIG] for word in ("--config", name)])
-    output = own.output or (OUTPUT if _is_ready(settings[-1]) else "")
-    settings += ["--output", output] if output else []
-    settings += ["--data.shards", own.shards] if own.shards else []
-    settings += others
-    config, _, wanted = train.read(["reproduce", *settings])
-    complete(wanted, config, load_manifest(local_copy(config.data.shards, config.data.cache)).schema)
-    return launch("privatenet.launch.train", ["reproduce", *settings], own.ranks)
+    values, settings = _parser().parse_known_args(argv)
+    arguments = train.with_ready_configs([word for name in values.config or [CONFIG] for word in ("--config", name)])
+    output = values.output or (OUTPUT if _is_ready(arguments[-1]) else "")
+    arguments += ["--output", output] if output else []
+    arguments += ["--data.shards", values.shards] if values.shards else []
+    arguments += settings
+    config, _, extent = train.read(["reproduce", *arguments])
+    complete(extent, config, load_manifest(local_copy(config.data.shards, config.data.cache)).schema)
+    return launch("privatenet.launch.train", ["reproduce", *arguments], values.ranks)
 
 
 def _is_ready(path: str) -> bool:
-    """Whether a configuration is one that comes with us: its output is meant for `privatenet run`."""
+    """Whether a configuration comes with the package: its output is meant for `privatenet run`."""
     return Path(path).resolve().parent == train.CONFIGS
 
 

@@ -27,13 +27,15 @@ def main(argv: list[str]) -> int:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what DeepSpeed would find out, with a warning
     # Ray and the engine take seconds to import: not before the settings are known to be good.
     from privatenet.distributed.tracking.tracker import tracking_uri
-    from privatenet.tune.compare.candidates import compare
+    from privatenet.tune.compare.report import compare
     from privatenet.tune.sweep import Sweep, prepare, sweep
 
     wanted = Sweep(_on_every_machine(config, where), space, search, where, flags["quiet"])
     prepare(wanted, flags["resume"])
-    runs = sweep(wanted)
-    compare(runs, Path(config.output) / "compare", uri=tracking_uri(config.tracking, Path(config.output) / "trials"))
+    candidates = sweep(wanted)
+    compare(
+        candidates, Path(config.output) / "compare", uri=tracking_uri(config.tracking, Path(config.output) / "trials")
+    )
     return 0
 
 

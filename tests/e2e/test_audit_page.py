@@ -10,38 +10,56 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from audited import Page, estimate, findings
 
-from privatenet.audit.report.charts import LambdaPoint, Point
+from privatenet.audit.report.curves import LambdaMark
 from privatenet.audit.report.page import write_report
+from privatenet.audit.report.trade_off import Mark
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 
 OWN = re.compile(r"[ /](accounts|www|update|clients\d*|[\w-]+-pa|redirector)\.(google|googleapis|gvt1)\.com[:/]")
 """Hosts that Chromium itself asks, whatever the page: its clock, its accounts, its updates."""
-FRAME = """<!doctype html><iframe srcdoc="{page}" style="border: 0; width: {width}px; height: 800px" onload="
-document.title = JSON.stringify([this.contentDocument.documentElement.scrollWidth, this.contentWindow.innerWidth])
-"></iframe>"""
+FRAMES = """<!doctype html><title></title>{frames}<script>addEventListener("load", () => {{
+  const frames = [...document.querySelectorAll("iframe")];
+  const widths = it => [it.contentWindow.innerWidth, it.contentDocument.documentElement.scrollWidth];
+  document.title = JSON.stringify(frames.map(widths));
+}})</script>"""
 """A window cannot be made as narrow as a telephone, but a frame can."""
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium or chromium-browser on PATH")
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A page that a browser has opened: its elements then, its console, and what it asked the network for."""
+
+    dom: str
+    console: list[str]
+    requests: list[str]
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     steps = (0.1, 0.3, 0.5, 0.7, 0.9)
-    points = [
-        Point(f"hsic {step}", "hsic", step, estimate(0.87 - step / 10), estimate(0.3 - step / 4), "gender")
+    marks = [
+        Mark(f"hsic {step}", "hsic", step, estimate(0.87 - step / 10), estimate(0.3 - step / 4), "gender")
         for step in steps
     ]
-    curve = [LambdaPoint(step, estimate(0.87 - step / 10), estimate(0.8 - step / 2), estimate(0.86)) for step in steps]
-    write_report(findings(), folder, points, {"backbone-gender": curve})
+    curve = [LambdaMark(step, estimate(0.87 - step / 10), estimate(0.8 - step / 2), estimate(0.86)) for step in steps]
+    write_report(findings(), folder, marks, {"backbone-gender": curve})
     return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def visit(report: Path, tmp_path_factory: pytest.TempPathFactory) -> Visit:
+    return visited(report, tmp_path_factory.mktemp("visit"))
 
 
 @contextmanager
@@ -77,36 +95,40 @@ def browse(page: Path, folder: Path, *flags: str) -> subprocess.CompletedProcess
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
 
 
-def console(browser: subprocess.CompletedProcess[str]) -> list[str]:
-    return [line for line in browser.stderr.splitlines() if "CONSOLE" in line]
+def visited(page: Path, folder: Path, *flags: str) -> Visit:
+    with listening() as (port, heard):
+        browser = browse(page, folder, f"--proxy-server=127.0.0.1:{port}", *flags, "--dump-dom")
+    lines = [line for line in browser.stderr.splitlines() if "CONSOLE" in line]
+    return Visit(browser.stdout, lines, [line for line in heard if not OWN.search(line)])
 
 
-def asked(heard: list[str]) -> list[str]:
-    """What was asked for by a page, not by the browser for its own sake."""
-    return [line for line in heard if not OWN.search(line)]
+def widths(page: Path, folder: Path, asked: tuple[int, ...], *flags: str) -> dict[int, int]:
+    """How wide a page lays itself out in frames of the widths `asked`, with all that can be opened open."""
+    text = html.escape(POLICY.sub("", page.read_text()).replace("<details>", "<details open>"))
+    frame = '<iframe srcdoc="{page}" style="border: 0; width: {width}px; height: 800px"></iframe>'
+    framed = folder / "framed.html"
+    framed.write_text(FRAMES.format(frames="".join(frame.format(page=text, width=width) for width in asked)))
+    (title,) = re.findall(r"<title>(\[.*?\])</title>", browse(framed, folder, *flags, "--dump-dom").stdout)
+    return dict(json.loads(title))
 
 
-def test_the_page_in_a_browser_differs_from_its_findings(report: Path, tmp_path: Path) -> None:
-    page = Page(browse(report, tmp_path, "--dump-dom").stdout)
+def test_the_page_in_a_browser_differs_from_its_findings(visit: Visit) -> None:
+    page = Page(visit.dom)
     assert len(page.figures) > 300
     assert not page.wrong_figures()
     assert page.findings["fingerprint"] == findings().fingerprint
 
 
-def test_the_page_speaks_to_the_console_or_to_the_network(report: Path, tmp_path: Path) -> None:
-    with listening() as (port, heard):
-        seen = browse(report, tmp_path, f"--proxy-server=127.0.0.1:{port}", "--dump-dom")
-    assert console(seen) == []
-    assert asked(heard) == []
+def test_the_page_speaks_to_the_console_or_to_the_network(visit: Visit) -> None:
+    assert (visit.console, visit.requests) == ([], [])
 
 
 def test_a_page_that_does_would_not_be_noticed(tmp_path: Path) -> None:
     page = tmp_path / "loud.html"
     page.write_text('<!doctype html><script>console.error("loud")</script><img src="http://privatenet.test/x.png">')
-    with listening() as (port, heard):
-        seen = browse(page, tmp_path, f"--proxy-server=127.0.0.1:{port}", "--dump-dom")
-    assert any("loud" in line for line in console(seen))
-    assert asked(heard) == ["GET http://privatenet.test/x.png HTTP/1.1"]
+    visit = visited(page, tmp_path)
+    assert any("loud" in line for line in visit.console)
+    assert visit.requests == ["GET http://privatenet.test/x.png HTTP/1.1"]
 
 
 def test_the_page_lets_a_script_in(report: Path, tmp_path: Path) -> None:
@@ -115,16 +137,8 @@ def test_the_page_lets_a_script_in(report: Path, tmp_path: Path) -> None:
     assert "<title>in</title>" not in browse(page, tmp_path, "--dump-dom").stdout
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
-def test_the_page_scrolls_sideways(report: Path, tmp_path: Path, width: int) -> None:
-    opened = POLICY.sub("", report.read_text()).replace("<details>", "<details open>")
-    page = tmp_path / "framed.html"
-    page.write_text(FRAME.format(width=width, page=html.escape(opened)))
-    seen = browse(page, tmp_path, "--dump-dom").stdout
-    (title,) = re.findall(r"<title>(\[.*?\])</title>", seen)
-    scrolled, inner = json.loads(title)
-    assert inner == width
-    assert scrolled <= inner
+def test_the_page_scrolls_sideways(report: Path, tmp_path: Path) -> None:
+    assert widths(report, tmp_path, (360, 768, 1280)) == {360: 360, 768: 768, 1280: 1280}
 
 
 def test_the_page_is_blank_on_a_screen(report: Path, tmp_path: Path) -> None:

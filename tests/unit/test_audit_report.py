@@ -15,8 +15,10 @@ from privatenet.audit.attack.findings import Estimate, Findings, Leak
 from privatenet.audit.errors import AuditError
 from privatenet.audit.pareto import front
 from privatenet.audit.report.card import write_card
-from privatenet.audit.report.charts import LambdaPoint, Point, describe_confusion, lambda_curves, to_svg
+from privatenet.audit.report.charts import describe_confusion
+from privatenet.audit.report.curves import LambdaMark, lambda_curves
 from privatenet.audit.report.page import write_report
+from privatenet.audit.report.style import to_svg
 from privatenet.audit.report.tables import (
     attacks_table,
     controls_table,
@@ -26,26 +28,43 @@ from privatenet.audit.report.tables import (
     print_summary,
     protocol_table,
 )
-from privatenet.audit.report.text import interval, listed, number, percent, points, whole
+from privatenet.audit.report.text import in_words, interval, number, percent, points, with_interval
+from privatenet.audit.report.trade_off import Mark
 from privatenet.audit.report.verdict import comparison, verdict, verdicts
 
 NOTHING = Estimate(math.nan, math.nan, math.nan)
 HOSTILE = '<script>alert("x")</script> $\\frac{ | `id="y"` \u5973 ../../z'
-POINTS = (Point("hsic 0.3", "hsic", 0.3, estimate(0.85), estimate(0.11), "gender"),)
-CURVE = {"backbone-gender": (LambdaPoint(0.5, estimate(0.84), None, estimate(0.8)),)}
+MARKS = (Mark("hsic 0.3", "hsic", 0.3, estimate(0.85), estimate(0.11), "gender"),)
+CURVE = {"backbone-gender": (LambdaMark(0.5, estimate(0.84), None, estimate(0.8)),)}
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a report with everything in it."""
     folder = tmp_path_factory.mktemp("report")
-    write_report(findings(), folder, POINTS, CURVE, [(b"\x89PNG", "the mean face")])
+    write_report(findings(), folder, MARKS, CURVE, [(b"\x89PNG", "the mean face")])
     return folder
 
 
 @pytest.fixture(scope="module")
 def page(report: Path) -> Page:
     return Page((report / "report.html").read_text())
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report without faces in which every name is markup."""
+    folder = tmp_path_factory.mktemp("names") / "hostile"
+    write_hostile(folder)
+    return folder
+
+
+def write_hostile(folder: Path) -> None:
+    counts = {HOSTILE: 60, "other": 80}
+    attacks = (attack(HOSTILE, HOSTILE, 0.8, counts, 0.2, 0.8),)
+    named = dataclasses.replace(leak(HOSTILE, HOSTILE, counts, 0.2), attacks=attacks, best=0)
+    marks = [Mark(HOSTILE, HOSTILE, 0.1, estimate(0.8), estimate(0.1))]
+    write_report(with_leaks(named), folder, marks, {HOSTILE: CURVE["backbone-gender"]})
 
 
 def with_leaks(*leaks: Leak) -> Findings:
@@ -129,19 +148,13 @@ def test_a_link_inside_the_page_leads_nowhere(page: Page) -> None:
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
 
 
-def test_a_name_from_the_data_set_becomes_markup(tmp_path: Path) -> None:
-    named = dataclasses.replace(
-        leak(HOSTILE, HOSTILE, {HOSTILE: 60, "other": 80}, 0.2),
-        attacks=(attack(HOSTILE, HOSTILE, 0.8, {HOSTILE: 60, "other": 80}, 0.2, 0.8),),
-        best=0,
-    )
-    write_report(with_leaks(named), tmp_path, [Point(HOSTILE, HOSTILE, 0.1, estimate(0.8), estimate(0.1))])
-    page = Page((tmp_path / "report.html").read_text())
+def test_a_name_from_the_data_set_becomes_markup(hostile: Path) -> None:
+    page = Page((hostile / "report.html").read_text())
     assert page.tags.count("script") == 1
     assert page.findings["networks"][0]["leaks"][0]["tap"] == HOSTILE
     assert not page.wrong_figures()
-    assert "<script" not in (tmp_path / "report.md").read_text().split("```json")[0]
-    assert {file.parent for file in tmp_path.parent.rglob("*frac*")} == {tmp_path / "figures"}
+    assert "<script" not in (hostile / "report.md").read_text().split("```json")[0]
+    assert {file.parent for file in hostile.parent.rglob("*frac*")} == {hostile / "figures"}
 
 
 def test_a_markdown_picture_is_not_where_its_link_says(report: Path) -> None:
@@ -252,9 +265,11 @@ def test_undefined_figures_stop_the_report(tmp_path: Path) -> None:
 
 
 def test_an_undefined_figure_is_written_as_a_number() -> None:
-    assert (number(math.nan), percent(math.inf), points(math.nan), interval(NOTHING), whole(NOTHING)) == ("\u2013",) * 5
+    assert (number(math.nan), percent(math.inf), points(math.nan), interval(NOTHING), with_interval(NOTHING)) == (
+        "\u2013",
+    ) * 5
     assert (points(-0.0001), points(-0.018), percent(0.875)) == ("+0.0", "\u22121.8", "87.5")
-    assert (listed([]), listed(["a"]), listed(["a", "b", "c"])) == ("", "a", "a, b and c")
+    assert (in_words([]), in_words(["a"]), in_words(["a", "b", "c"])) == ("", "a", "a, b and c")
 
 
 def test_the_comparison_is_made_with_another_tap() -> None:
@@ -270,19 +285,23 @@ def test_the_front_holds_a_dominated_network_or_lacks_one_that_is_not() -> None:
     assert front([]) == ()
 
 
-def test_a_point_whose_attribute_is_unclear_is_drawn_somewhere(tmp_path: Path) -> None:
-    point = Point("x", "x", None, estimate(0.8), estimate(0.1))
-    for wrong in (point, dataclasses.replace(point, attribute="race")):
+def test_a_mark_whose_attribute_is_unclear_is_drawn_somewhere(tmp_path: Path) -> None:
+    mark = Mark("x", "x", None, estimate(0.8), estimate(0.1))
+    for wrong in (mark, dataclasses.replace(mark, attribute="race")):
         with pytest.raises(AuditError, match="accepted: gender, age_group"):
             write_report(findings(), tmp_path, [wrong])
     assert not list(tmp_path.iterdir())
 
 
-def test_the_same_findings_give_other_bytes(report: Path, tmp_path: Path) -> None:
-    write_report(findings(), tmp_path, POINTS, CURVE, [(b"\x89PNG", "the mean face")])
-    first = {file.relative_to(report): file.read_bytes() for file in report.rglob("*") if file.is_file()}
-    again = {file.relative_to(tmp_path): file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+def test_the_same_findings_give_other_bytes(hostile: Path, tmp_path: Path) -> None:
+    write_hostile(tmp_path)
+    first, again = (
+        {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+        for folder in (hostile, tmp_path)
+    )
     assert sorted(first) == sorted(again)
+    kinds = {file.stem.partition("-")[0] for file in first if file.suffix == ".svg"}
+    assert kinds == {"attackers", "best", "confusion", "every", "lambda", "trade", "training"}
     assert [name for name in first if first[name] != again[name]] == []
 
 
@@ -296,13 +315,12 @@ def test_a_class_without_samples_divides_by_zero() -> None:
     assert "0-3 not tested" in describe_confusion(leak("arm", "age_group", AGES, 0.1))
 
 
-def test_faces_are_shown_that_nobody_handed_over(report: Path, page: Page, tmp_path: Path) -> None:
+def test_faces_are_shown_that_nobody_handed_over(page: Page, hostile: Path) -> None:
     assert (page.tags.count("img"), [link for link in page.links if link.startswith("data:image")]) == (
         1,
         ["data:image/png;base64,iVBORw=="],
     )
-    write_report(with_leaks(leak("arm", "gender", GENDER, 0.1)), tmp_path)
-    assert Page((tmp_path / "report.html").read_text()).tags.count("img") == 0
+    assert Page((hostile / "report.html").read_text()).tags.count("img") == 0
 
 
 def test_the_summary_does_not_fit_a_terminal_of_80_columns() -> None:

@@ -30,7 +30,7 @@ from privatenet.audit.paper.reproduction import (
 )
 from privatenet.audit.report.text import DASH, points
 from privatenet.data_shards.sources.schema import Attribute, Schema
-from privatenet.distributed.config import Config, FitConfig, ModelConfig, ProtectConfig
+from privatenet.distributed.config import Config, EngineConfig, FitConfig, ModelConfig
 from privatenet.models.adversary import Pair
 
 RECOMPUTED = {
@@ -110,24 +110,34 @@ def test_robustness_is_relative_and_excess_is_not() -> None:
 
 
 def test_notes_say_what_cannot_be_compared() -> None:
-    ours = replace(Config(), model=ModelConfig(weights="none", image_size=96), target=FitConfig(epochs=3))
+    model = ModelConfig(weights="none", image_size=96)
+    ours = replace(Config(), model=model, target=FitConfig(epochs=3, ema=0.9), adversary=FitConfig(epochs=4))
     said = " ".join(notes(ours, "faces"))
     assert "Another data set: faces" in said
     for part in ("model.weights none (paper: imagenet)", "model.image_size 96 (paper: 224)"):
         assert part in said
-    assert "target.epochs 3 (paper: 200)" in said
-    assert "affinity is ema: every picture is judged alone" in said
+    assert "target.ema 0.9 (paper: 0.0), target.epochs 3 (paper: 200)" in said
+    assert "affinity is ema, in networks and adversaries: every picture is judged alone" in said
+    assert "one recipe (adam, lr 0.001, batch 256, epochs 4), and those on pictures start from model.weights" in said
+    assert "start from model.weights (none)" in said
+    for unknown in ("neither the lambda of its Table 2", "Fig. 2 only as a drawing", "no confusion loss", "1/D"):
+        assert unknown in said
 
 
 def test_notes_on_the_papers_own_settings_keep_to_what_the_paper_itself_does() -> None:
     same = replace(
-        Config(), model=ModelConfig(affinity="batch"), protect=ProtectConfig(), target=RECIPE, private=RECIPE
+        Config(),
+        model=ModelConfig(affinity="batch"),
+        engine=EngineConfig(precision="fp16"),
+        target=RECIPE,
+        private=RECIPE,
     )
-    same = replace(same, augment=replace(same.augment, flip=0.25, noise=0.25, erase=0.5))
     said = " ".join(notes(same, "rafdb"))
     assert "Another data set" not in said
     assert "Other settings" not in said
+    assert "57 % of its training rows get another face's emotion" in said
     assert "each picture's answer depends on which others share its batch" in said
+    assert "here the faces are shuffled" in said
 
 
 def test_what_is_left_open_is_all_that_the_data_set_and_the_network_have() -> None:
@@ -194,7 +204,7 @@ def test_markdown_holds_every_table_and_every_note() -> None:
     assert text.count("\n| --- |") == 4
     assert "| gender | image | 80.0 (78.0 to 82.0) | 60.0 | +20.0 | 88.22 | 56.47 |" in text
     assert "(figures/lambda.svg)" in text
-    assert "Fig. 2" not in markdown_page(replace(found, sweep=()))
+    assert "## Fig. 2" not in markdown_page(replace(found, sweep=()))
 
 
 def test_an_attribute_without_test_samples_and_a_paper_without_figures_break_nothing(tmp_path: Path) -> None:
