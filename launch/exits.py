@@ -33,7 +33,9 @@ def guarded(command: Callable[[], int]) -> int:
     except Diverged as error:
         message, code = f"privatenet: error: {error}", DIVERGED
     except (Interrupted, KeyboardInterrupt) as error:
-        message, code = f"privatenet: interrupted: {error or 'nothing was lost'}", INTERRUPTED
+        if not launched_rank():
+            print(f"privatenet: interrupted: {error or 'the same command goes on'}", file=sys.stderr, flush=True)
+        return INTERRUPTED
     rank = launched_rank()
     if rank:
         time.sleep(LATER_RANKS_WAIT_S)

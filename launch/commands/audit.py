@@ -22,8 +22,8 @@ from privatenet.distributed.config import ConfigError, EngineConfig, TrackingCon
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.progress import WorkProgress
 from privatenet.distributed.ranks import join, launched, leave
-from privatenet.launch.commands.run import launch
 from privatenet.launch.exits import LEAKS, guarded
+from privatenet.launch.launcher import launch
 
 REPORT = "report"
 

@@ -7,7 +7,8 @@ from privatenet.audit.paper.reproduction import complete
 from privatenet.data_shards.shards.manifest import load_manifest
 from privatenet.data_shards.shards.remote import local_copy
 from privatenet.launch import train
-from privatenet.launch.commands.run import add_ranks, launch
+from privatenet.launch.commands.run import add_ranks
+from privatenet.launch.launcher import launch
 
 CONFIG = "rafdb_paper.yaml"
 OUTPUT = "runs/reproduction"

@@ -1,20 +1,13 @@
-"""`privatenet run`: all stages in order, by the deepspeed launcher, on as many ranks as there are GPUs.
-
-`launch` starts other work in the same way.
-"""
+"""`privatenet run`: all stages in order, by the deepspeed launcher, on as many ranks as there are GPUs."""
 
 import argparse
-import os
-import subprocess
-import sys
 
 import torch
 
 from privatenet.data_shards.shards.manifest import load_manifest
 from privatenet.data_shards.shards.remote import local_copy
-from privatenet.data_shards.uri import conceal
-from privatenet.distributed.ranks import free_port
 from privatenet.launch import train
+from privatenet.launch.launcher import launch
 
 
 def main(argv: list[str]) -> int:
@@ -24,16 +17,6 @@ def main(argv: list[str]) -> int:
     config, _ = train.parse(["run", *settings])
     load_manifest(local_copy(config.data.shards, config.data.cache))
     return launch("privatenet.launch.train", ["run", *settings], own.ranks)
-
-
-def launch(module: str, arguments: list[str], ranks: int) -> int:
-    """Start `ranks` processes of `module` on this machine by the deepspeed launcher; returns its exit code."""
-    launcher = [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--num_gpus", str(ranks)]
-    launcher += ["--no_local_rank", "--master_port", str(free_port())]
-    launcher += ["--module", module, *arguments]
-    accelerator = {} if torch.cuda.is_available() else {"DS_ACCELERATOR": "cpu"}
-    launcher, credentials = conceal(launcher)  # a launcher prints its command where a rank fails
-    return subprocess.run(launcher, env=os.environ | accelerator | credentials).returncode
 
 
 def add_ranks(parser: argparse.ArgumentParser) -> None:
