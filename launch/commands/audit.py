@@ -1,8 +1,10 @@
 """`privatenet audit`: attack a trained network and say what leaks, as a page, tables and a model card."""
 
 import io
+import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,13 +16,14 @@ from privatenet.audit.attack.findings import Findings, read_findings, write_find
 from privatenet.audit.errors import AuditError
 from privatenet.audit.paper.reproduction import Reproduction, read_reproduction
 from privatenet.audit.settings import AuditConfig
+from privatenet.data_shards.lock import owned
 from privatenet.data_shards.reading.loader import DataConfig
-from privatenet.distributed import checkpoint
+from privatenet.distributed import agree, checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import ConfigError, EngineConfig, TrackingConfig
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.progress import WorkProgress
-from privatenet.distributed.ranks import join, launched, leave
+from privatenet.distributed.ranks import Ranks, join, launched, leave
 from privatenet.launch.commands.run import launch
 from privatenet.launch.exits import LEAKS, guarded
 
@@ -72,46 +75,37 @@ def _main(argv: list[str]) -> int:
         values = parser().parse_args(_limits(argv)).as_dict()
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    limits = values["fail_above"]
-    fields = AuditConfig.__dataclass_fields__
-    config = AuditConfig(**{name: values[name] for name in fields})
+    config = AuditConfig(**{name: values[name] for name in AuditConfig.__dataclass_fields__})
     source = _open(Path(values["checkpoint"]))
-    trained = source.state["config"]
+    data = _data(source, values["shards"])
     beside = {path: read_findings(Path(path)) for path in values["beside"]}
     sweep = read_reproduction(Path(values["sweep"])) if values["sweep"] else None
     if values["ranks"] > 1 and not launched():
         return launch("privatenet.launch.commands.audit", argv, values["ranks"])
+    folder = Path(values["output"] or source.folder.parent.parent / f"audit-{source.folder.parent.name}")
     ranks = join()
     # The engine takes seconds to import: not before the settings are known to be good.
-    from privatenet.audit.attack.protocol import audit, check, excess_above
+    from privatenet.audit.attack.audit import audit
+    from privatenet.audit.attack.checks import check_config
 
     try:
-        data = replace(DataConfig(**trained["data"]), **({"shards": values["shards"]} if values["shards"] else {}))
-        data = replace(data, cache=data.cache if Path(data.cache).is_dir() else "")
         faces = Faces(data, ranks)
-        wanted = check(config, source, faces)
-        for attribute in limits:
-            if attribute not in wanted.attributes:
-                raise AuditError(
-                    f"fail-above: {attribute!r} is not audited: accepted are {', '.join(wanted.attributes)}"
-                )
-        with WorkProgress(ranks.first) as progress:
-            findings = audit(config, source, faces, EngineConfig(**trained["engine"]), ranks, progress.step)
+        config = check_config(config, source, faces)
+        _check_limits(values["fail_above"], config)
+        engine = EngineConfig(**source.state["config"]["engine"])
+        with _owned_by_first(folder, ranks):
+            with WorkProgress(ranks.first) as progress:
+                findings = audit(config, source, faces, engine, ranks, progress.step)
+            if not ranks.first:
+                return 0
+            _report(findings, folder, beside, sweep, _pictures(faces, values["faces"]))
+            _track(findings, folder, TrackingConfig(**values["tracking"]), asdict(config))
     finally:
         leave()
-    if findings is None:
-        return 0
-    folder = (
-        Path(values["output"])
-        if values["output"]
-        else source.folder.parent.parent / f"audit-{source.folder.parent.name}"
-    )
-    _report(findings, folder, beside, sweep, _faces(faces, values["faces"]))
-    _track(findings, folder, TrackingConfig(**values["tracking"]), asdict(wanted))
-    broken = excess_above(findings, limits)
-    for line in broken:
+    excesses = _excesses(findings, values["fail_above"])
+    for line in excesses:
         print(f"privatenet: too much leaks: {line}", file=sys.stderr)
-    return LEAKS if broken else 0
+    return LEAKS if excesses else 0
 
 
 def _open(folder: Path) -> Checkpoint:
@@ -119,19 +113,54 @@ def _open(folder: Path) -> Checkpoint:
     return checkpoint.load(folder / "final" if (folder / "final").is_dir() else folder)
 
 
+def _data(source: Checkpoint, shards: str) -> DataConfig:
+    """The data set that the network was trained on: at `shards`, or else where it was then."""
+    data = DataConfig(**source.state["config"]["data"])
+    if not shards and "://" not in data.shards and not Path(data.shards).is_dir():
+        raise ConfigError(
+            f"{source.folder} was trained on {data.shards}, and from {Path.cwd()} there is no such folder; "
+            "say where the data set is by --shards DIR"
+        )
+    return replace(data, shards=shards or data.shards, cache=data.cache if Path(data.cache).is_dir() else "")
+
+
 def _limits(argv: list[str]) -> list[str]:
     """Let `--fail-above gender=0.05` stand for `--fail-above {gender: 0.05}`."""
-    out = list(argv)
+    words = list(argv)
     for place, word in enumerate(argv):
         if place and argv[place - 1] == "--fail-above" and "=" in word:
             pairs = [pair.partition("=") for pair in word.split(",")]
-            out[place] = "{" + ", ".join(f"{name.strip()}: {share.strip()}" for name, _, share in pairs) + "}"
-    return out
+            words[place] = "{" + ", ".join(f"{name.strip()}: {share.strip()}" for name, _, share in pairs) + "}"
+    return words
+
+
+def _check_limits(limits: Mapping[str, float], config: AuditConfig) -> None:
+    for attribute in limits:
+        if attribute not in config.attributes:
+            raise AuditError(f"fail-above: {attribute!r} is not audited: accepted are {', '.join(config.attributes)}")
+
+
+def _excesses(findings: Findings, limits: Mapping[str, float]) -> list[str]:
+    """One line for every leak of the audited network whose excess is above its attribute's limit, a share."""
+    return [
+        f"{leak.attribute} at {leak.tap}: {100 * leak.headline.excess.value:.1f} points above the majority class, "
+        f"allowed are {100 * limits[leak.attribute]:.1f}"
+        for leak in findings.audited.leaks
+        if leak.headline.excess.value > limits.get(leak.attribute, math.inf)
+    ]
+
+
+@contextmanager
+def _owned_by_first(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Let the first rank hold `folder` against other processes; all ranks get the error where one has it."""
+    with ExitStack() as stack:
+        agree.first(ranks, lambda: stack.enter_context(owned(folder)))
+        yield
 
 
 def _report(
     findings: Findings, folder: Path, beside: Mapping[str, Findings], sweep: Reproduction | None,
-    faces: list[tuple[bytes, str]],
+    pictures: list[tuple[bytes, str]],
 ) -> None:  # fmt: skip
     from privatenet.audit.report.card import write_card
     from privatenet.audit.report.charts import lambda_points, network_points
@@ -150,14 +179,14 @@ def _report(
     ]
     hidden = sweep.sweep[0].unknown if sweep and sweep.sweep else None
     curves = {f"{hidden.tap}-{hidden.attribute}": lambda_points(sweep)} if sweep and hidden else {}
-    write_report(findings, report, points, curves, faces)
+    write_report(findings, report, points, curves, pictures)
     write_card(findings, report / "model_card.md")
     print_summary(findings)
     print(f"report   {report / 'report.html'}\ncard     {report / 'model_card.md'}\nfigures  {report / 'audit.json'}")
 
 
 def _track(findings: Findings, folder: Path, config: TrackingConfig, settings: dict[str, object]) -> None:
-    from privatenet.audit.attack.glance import figures
+    from privatenet.audit.attack.quick import leak_metrics
     from privatenet.distributed.tracking.tracker import Tracker
 
     (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
@@ -166,21 +195,21 @@ def _track(findings: Findings, folder: Path, config: TrackingConfig, settings: d
         best = leak.headline
         measures = {"accuracy": best.accuracy, "auc": best.auc, "bits": best.bits}
         tracker.log({f"test/{leak.tap}-{leak.attribute}/{name}": e.value for name, e in measures.items()}, 0)
-    tracker.log(figures(findings.audited.utility, findings.audited.leaks, "test"), 0)
+    tracker.log(leak_metrics(findings.audited.utility, findings.audited.leaks, "test"), 0)
     tracker.artifacts(folder / REPORT)
     tracker.finish(findings.audited.sha256, None, 0)
 
 
-def _faces(faces: Faces, count: int) -> list[tuple[bytes, str]]:
+def _pictures(faces: Faces, count: int) -> list[tuple[bytes, str]]:
     """The first `count` test pictures as PNG, with their labels."""
-    out = []
+    pictures = []
     for row in range(min(count, len(faces.test))):
         stream = io.BytesIO()
         Image.open(io.BytesIO(faces.test.read(row))).save(stream, "PNG")
         labels = zip(faces.schema.attributes, faces.test.labels[row], strict=True)
         names = [attribute.classes[label] if label >= 0 else "unsure" for attribute, label in labels]
-        out.append((stream.getvalue(), ", ".join(names)))
-    return out
+        pictures.append((stream.getvalue(), ", ".join(names)))
+    return pictures
 
 
 if __name__ == "__main__":
