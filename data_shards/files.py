@@ -11,22 +11,22 @@ from filelock import FileLock
 
 from privatenet.data_shards.errors import DataError
 
-PART = ".part"
+TMP = ".tmp"
 """The ending of a file that is still being written."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A stream whose bytes become `path` when the block ends; an exception leaves `path` as it was."""
-    part = path.with_name(path.name + PART)
+    unfinished = path.with_name(path.name + TMP)
     try:
-        with part.open("wb") as stream:
+        with unfinished.open("wb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        part.replace(path)
+        unfinished.replace(path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
     flush_to_disk(path.parent)
 

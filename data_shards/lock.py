@@ -46,7 +46,7 @@ def _open_locked(path: Path) -> TextIO:
     try:
         stream.seek(0)
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        current = path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat())
+        removed = os.fstat(stream.fileno()).st_nlink == 0  # by its owner, after we had opened it
     except BlockingIOError as error:
         message = (
             f"{path.parent}: is in use by {_describe(stream.read())}; wait until it is done, or name another folder"
@@ -56,10 +56,10 @@ def _open_locked(path: Path) -> TextIO:
     except BaseException:
         stream.close()
         raise
-    if current:
-        return stream
-    stream.close()  # its owner removed it after we had opened it
-    return _open_locked(path)
+    if removed:
+        stream.close()
+        return _open_locked(path)
+    return stream
 
 
 def _check_last_owner(path: Path, owner: str) -> None:

@@ -1,7 +1,8 @@
 """Ranks decide together: no rank returns or raises alone before a collective call of the others.
 
-Two verbs, which all ranks call together. What they exchange goes over the CPU in a process group of its own, so that
-long work of one rank does not run into the time limit of the training's collective calls.
+The first rank does something (`first`), or all do (`each`, and `everyone` where all need all results); all ranks call
+these together. What they exchange goes over the CPU in a process group of its own, so that long work of one rank does
+not run into the time limit of the training's collective calls.
 """
 
 import socket
@@ -36,22 +37,28 @@ def first(ranks: Ranks, work: Callable[[], T]) -> T:
     return message[0]  # type: ignore[return-value]
 
 
-def everyone(ranks: Ranks, work: Callable[[], T]) -> list[T]:
-    """Do `work` on every rank; every rank returns all results by rank, or raises the error of the lowest rank that failed.
+def each(ranks: Ranks, work: Callable[[], T]) -> T:
+    """Do `work` on every rank; every rank returns its own result, or all raise the error of the first that failed.
 
     A rank that failed itself raises its own error.
     """
-    if ranks.world_size == 1:
-        return [work()]
     outcome, failure = _attempt(work)
-    messages: list[tuple[T | None, Exception | None]] = [(None, None)] * ranks.world_size
-    dist.all_gather_object(messages, (outcome[0], _portable(failure, ranks)), group=ranks.control)
-    if failure is not None:
-        raise failure
-    for _, error in messages:
+    errors: list[Exception | None] = [None] * ranks.world_size
+    if ranks.world_size > 1:
+        dist.all_gather_object(errors, _portable(failure, ranks), group=ranks.control)
+    for error in (failure, *errors):
         if error is not None:
             raise error
-    return [result for result, _ in messages]  # type: ignore[misc]
+    return outcome[0]  # type: ignore[return-value]
+
+
+def everyone(ranks: Ranks, work: Callable[[], T]) -> list[T]:
+    """As `each`, but every rank returns all results, by rank."""
+    result = each(ranks, work)
+    results = [result] * ranks.world_size
+    if ranks.world_size > 1:
+        dist.all_gather_object(results, result, group=ranks.control)
+    return results
 
 
 def _attempt(work: Callable[[], T]) -> tuple[list[T | None], Exception | None]:

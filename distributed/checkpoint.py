@@ -1,16 +1,24 @@
 """Checkpoints: a folder of safetensors and one JSON file, the same whatever the ranks, precision or ZeRO stage.
 
-    model.safetensors       the trained weights and statistics
-    best.safetensors        those of the best epoch so far          (only while training)
-    optimizer.safetensors   the optimiser's tensors, by parameter   (only while training)
-    state.json              everything else, and the SHA-256 of the files above
+    model.safetensors         the trained weights and statistics
+    state.json                everything else, and the SHA-256 of the other files
 
-A folder appears under its name complete or not at all. Nothing that is read is unpickled.
+and, while training:
+
+    best.safetensors          weights and statistics of the best epoch so far
+    average.safetensors       their moving average, where there is one
+    optimizer.safetensors     the optimiser's tensors, by parameter
+    adversaries.safetensors   the optimisers' tensors of adversaries that learn on
+    ranks.safetensors         what is each rank's own: random states, batch statistics, sums of losses
+
+A folder appears under its name complete or not at all. Nothing that is read is unpickled. Only the first rank reads and
+writes: what it read, the others get from it.
 """
 
 import json
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +41,7 @@ class Checkpoint:
         """Read `name`.safetensors. Raises `ConfigError` where the file is not the one that was written."""
         path = self.folder / f"{name}.safetensors"
         if not path.is_file() or file_sha256(path) != self.state["files"][path.name]:
-            raise ConfigError(f"{path}: missing or changed since it was written; train this part again")
+            raise ConfigError(f"{path}: missing or changed since it was written; train this stage again")
         return load_file(path)
 
     @property
@@ -71,18 +79,43 @@ def load(folder: Path) -> Checkpoint:
         raise ConfigError(f"{folder}: holds no complete checkpoint (state.json: {error})") from error
 
 
-def step_folder(root: Path, step: int) -> Path:
+class Store:
+    """The checkpoints of one stage while it trains, below `root`: written one at a time, off the calling thread."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self.pending: Future[None] | None = None
+
+    def write(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        """Begin to write the checkpoint of `step`, after the one before; only the newest is kept.
+
+        `tensors` must not change from here on. Raises what went wrong with the one before.
+        """
+        self.wait()
+        self.pending = self.pool.submit(self._write, _step_folder(self.root, step), tensors, state)
+
+    def wait(self) -> None:
+        """Until all is written; raises what went wrong with the last one."""
+        if self.pending:
+            self.pending.result()
+
+    def newest(self) -> Checkpoint | None:
+        """The checkpoint of the highest step; None where there is none."""
+        folders = sorted(path for path in self.root.glob("step-????????") if (path / "state.json").is_file())
+        return load(folders[-1]) if folders else None
+
+    def remove(self) -> None:
+        """Remove all: the stage is finished."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _write(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+        if not folder.exists():
+            save(folder, tensors, state)
+        for path in self.root.glob("step-*"):  # older ones, and what an interruption left half-written
+            if path != folder:
+                shutil.rmtree(path)
+
+
+def _step_folder(root: Path, step: int) -> Path:
     return root / f"step-{step:08d}"
-
-
-def newest(root: Path) -> Checkpoint | None:
-    """The checkpoint of `root`'s highest step; None where there is none."""
-    folders = sorted(path for path in root.glob("step-????????") if (path / "state.json").is_file())
-    return load(folders[-1]) if folders else None
-
-
-def keep_only(root: Path, kept: Path) -> None:
-    """Remove every checkpoint of `root` but `kept`, and what an interruption left half-written."""
-    for path in root.glob("step-*"):
-        if path != kept:
-            shutil.rmtree(path)

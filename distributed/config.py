@@ -12,13 +12,13 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from privatenet.data_shards.reading.loader import DataConfig
+from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.transforms import AugmentConfig
 from privatenet.models.adversary import Pair
 from privatenet.models.arm import Affinity
 from privatenet.models.backbones import BACKBONES
 from privatenet.models.errors import ModelError
-from privatenet.models.objectives import OBJECTIVES
+from privatenet.models.objectives.registry import TermSpec, parse_terms
 
 
 class ConfigError(ValueError):
@@ -56,6 +56,7 @@ class EngineConfig:
         clip: Largest norm of the gradient; 0 does not clip.
         zero_stage: What DeepSpeed's ZeRO spreads over the ranks: 0 nothing, 1 optimiser states, 2 gradients too.
         sync_statistics: Compute batch statistics over all ranks: the same result on any number of ranks, but slower.
+        checkpoint_minutes: Minutes after which a checkpoint is written within an epoch, too; 0 only at its end.
     """
 
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
@@ -64,6 +65,7 @@ class EngineConfig:
     clip: float = 0.0
     zero_stage: Literal[0, 1, 2] = 0
     sync_statistics: bool = False
+    checkpoint_minutes: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,6 @@ class FitConfig:
         decay: Factor per epoch of the exponential schedule.
         warmup_epochs: Epochs, or a fraction of one, over which the learning rate grows from zero.
         patience: Epochs without a better validation figure after which training stops; 0 never stops early.
-        class_weights: balanced weighs the target's classes by the inverse of their frequency.
-        label_smoothing: Of the target's cross-entropy.
         ema: Decay per step of an exponential moving average of the weights, which is then what is evaluated and
             kept; 0 keeps the weights themselves.
     """
@@ -95,9 +95,20 @@ class FitConfig:
     decay: float = 0.9
     warmup_epochs: float = 0.0
     patience: int = 0
+    ema: float = 0.0
+
+
+@dataclass(frozen=True)
+class TargetFitConfig(FitConfig):
+    """How a stage is trained that learns the target attribute.
+
+    Args:
+        class_weights: balanced weighs the target's classes by the inverse of their frequency.
+        label_smoothing: Of the target's cross-entropy.
+    """
+
     class_weights: Literal["none", "balanced"] = "none"
     label_smoothing: float = 0.0
-    ema: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,24 +127,32 @@ class AttackConfig:
 
 @dataclass(frozen=True)
 class ProtectConfig:
-    """The private network: (1 - lambda) cross-entropy + lambda x sum of weight x objective over the pairs (Eq. 8).
+    """The private network: (1 - lambda) cross-entropy + lambda x sum of weight x loss over the terms (Eq. 8).
 
     Args:
-        pairs: tap-attribute pairs to protect, each with its weight.
-        objective: confusion (the paper) or adversarial (Edwards and Storkey).
-        prior: What a confused adversary should answer: uniform (1/K, the paper) or the classes' frequencies (class).
-        known: frozen adversaries, trained on the unprotected network (the paper), or alternating: they go on learning.
+        terms: What is hidden where, and how: [{at: backbone-gender, objective: confusion, weight: 1.0}, ...]. The
+            objective (confusion, the paper, by default) and its own settings stand beside, such as known: frozen (the
+            paper), alternating, or {lr: 3e-3, steps: 3}; and, of confusion, prior: uniform (1/K, the paper) or class
+            (the classes' frequencies).
         start: Name of the part, or checkpoint folder, that the network starts from.
         adversaries: Name of the part, or checkpoint folder, of the known adversaries.
+        lambda_: Weight of the terms against the cross-entropy, from 0 to 1.
     """
 
-    pairs: dict[str, float] = field(default_factory=lambda: {"backbone-gender": 1.0})
-    objective: str = "confusion"
-    lambda_: float = 0.5
-    prior: Literal["uniform", "class"] = "uniform"
-    known: Literal["frozen", "alternating"] = "frozen"
+    terms: list[dict[str, Any]] = field(default_factory=lambda: [{"at": "backbone-gender"}])
     start: str = "target"
     adversaries: str = "known"
+    lambda_: float = 0.5
+
+    @property
+    def specs(self) -> list[TermSpec]:
+        """The terms, with every setting."""
+        return parse_terms(self.terms)
+
+    @property
+    def pairs(self) -> list[str]:
+        """The tap-attribute pairs that a term protects, once each."""
+        return list(dict.fromkeys(spec.pair.name for spec in self.specs))
 
 
 @dataclass(frozen=True)
@@ -163,9 +182,9 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = ModelConfig()
     engine: EngineConfig = EngineConfig()
-    target: FitConfig = FitConfig()
+    target: TargetFitConfig = TargetFitConfig()
     adversary: FitConfig = FitConfig()
-    private: FitConfig = FitConfig()
+    private: TargetFitConfig = TargetFitConfig()
     attack: AttackConfig = field(default_factory=AttackConfig)
     protect: ProtectConfig = field(default_factory=ProtectConfig)
     tracking: TrackingConfig = TrackingConfig()
@@ -176,6 +195,7 @@ class Config:
         """As plain values, with the keys that a person writes: YAML, MLflow and checkpoints hold this form."""
         values = dataclasses.asdict(self)
         values["protect"]["lambda"] = values["protect"].pop("lambda_")
+        values["protect"]["terms"] = [spec.to_dict() for spec in self.protect.specs]
         return values
 
 
@@ -184,9 +204,9 @@ SECTIONS: dict[str, Any] = {
     "augment": AugmentConfig,
     "model": ModelConfig,
     "engine": EngineConfig,
-    "target": FitConfig,
+    "target": TargetFitConfig,
     "adversary": FitConfig,
-    "private": FitConfig,
+    "private": TargetFitConfig,
     "attack": AttackConfig,
     "protect": ProtectConfig,
     "tracking": TrackingConfig,
@@ -226,9 +246,9 @@ def check_config(config: Config) -> None:
     _at_least("data.window", config.data.window, 1)
     _one_of("model.backbone", config.model.backbone, BACKBONES)
     _between("model.image_size", config.model.image_size, 32, 1024)
-    _one_of("protect.objective", config.protect.objective, OBJECTIVES)
     _at_least("engine.accumulation", config.engine.accumulation, 1)
     _at_least("engine.clip", config.engine.clip, 0)
+    _at_least("engine.checkpoint_minutes", config.engine.checkpoint_minutes, 0)
     _between("augment.flip + augment.noise", config.augment.flip + config.augment.noise, 0, 1)
     for key in ("flip", "noise", "erase", "erase_min_area", "erase_max_area", "shift"):
         _between(f"augment.{key}", getattr(config.augment, key), 0, 1)
@@ -239,20 +259,26 @@ def check_config(config: Config) -> None:
         _at_least(f"{stage}.lr", fit.lr, 0)
         _at_least(f"{stage}.patience", fit.patience, 0)
         _between(f"{stage}.ema", fit.ema, 0, 0.99999)
-        _between(f"{stage}.label_smoothing", fit.label_smoothing, 0, 1)
-    for key, pairs in (("attack.pairs", config.attack.pairs), ("protect.pairs", list(config.protect.pairs))):
-        if not pairs:
-            raise ConfigError(f"{key} is empty: accepted are tap-attribute pairs such as backbone-gender")
-        try:
-            names = [Pair.parse(pair).name for pair in pairs]
-        except ModelError as error:
-            raise ConfigError(f"{key}: {error}") from error
-        if len(set(names)) < len(names):
-            raise ConfigError(f"{key} names a pair twice: {', '.join(names)}")
-    for pair, weight in config.protect.pairs.items():
-        _at_least(f"protect.pairs.{pair}", weight, 0)
-        if pair.startswith("image-"):
-            raise ConfigError(f"protect.pairs: {pair} cannot be protected, the picture is not the network's to change")
+        if isinstance(fit, TargetFitConfig):
+            _between(f"{stage}.label_smoothing", fit.label_smoothing, 0, 1)
+    _check_pairs(config)
+
+
+def _check_pairs(config: Config) -> None:
+    pairs = config.attack.pairs
+    if not pairs:
+        raise ConfigError("attack.pairs is empty: accepted are tap-attribute pairs such as backbone-gender")
+    if len(set(pairs)) < len(pairs):
+        raise ConfigError(f"attack.pairs names a pair twice: {', '.join(pairs)}")
+    try:
+        for pair in pairs:
+            Pair.parse(pair)
+    except ModelError as error:
+        raise ConfigError(f"attack.pairs: {error}") from error
+    try:
+        parse_terms(config.protect.terms)
+    except ModelError as error:
+        raise ConfigError(f"protect.terms: {error}") from error
 
 
 def digest(values: Any) -> str:

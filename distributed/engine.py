@@ -72,6 +72,25 @@ class Engine:
             if "step" in state:
                 state["step"].fill_(step)
 
+    def scaler_state(self) -> dict[str, float]:
+        """Of fp16's loss scale, which moves with overflows; empty in other precisions."""
+        scaler = self._scaler()
+        state = scaler.state_dict() if isinstance(scaler, torch.amp.GradScaler) else vars(scaler) if scaler else {}
+        return {name: value for name, value in state.items() if isinstance(value, int | float)}
+
+    def load_scaler_state(self, state: dict[str, float]) -> None:
+        """Set what `scaler_state` returned."""
+        scaler = self._scaler()
+        if isinstance(scaler, torch.amp.GradScaler):
+            scaler.load_state_dict(state)
+        elif scaler:
+            vars(scaler).update(state)
+
+    def _scaler(self) -> Any:
+        if self.zero_stage:
+            return getattr(self.engine.optimizer, "loss_scaler", None)
+        return self.engine.torch_autocast_z0_gradscaler
+
     def _wake_zero(self) -> None:
         """Let ZeRO take over the weights just loaded, and make the states that else appear at its first step."""
         zero = self.engine.optimizer
@@ -97,8 +116,8 @@ class Engine:
         if self.zero_stage:
             full: Tensor = safe_get_full_optimizer_state(parameter, key)
             return full
-        own: Tensor = self.optimizer.state[parameter][key]
-        return own
+        tensor: Tensor = self.optimizer.state[parameter][key]
+        return tensor
 
 
 def deepspeed_config(fit: FitConfig, config: EngineConfig, ranks: Ranks) -> dict[str, Any]:
@@ -114,6 +133,11 @@ def deepspeed_config(fit: FitConfig, config: EngineConfig, ranks: Ranks) -> dict
         "torch_autocast": {"enabled": lower, "dtype": str(DTYPES[config.precision]).removeprefix("torch.")},
         "steps_per_print": 2**31,
     }
+
+
+def layout(images: Tensor, config: EngineConfig) -> Tensor:
+    """Pictures in the memory layout that the engine's networks are fastest with."""
+    return images.contiguous(memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
 
 
 @contextmanager

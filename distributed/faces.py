@@ -9,16 +9,20 @@ import torch
 from torch import Tensor
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.reading.loader import Batch, DataConfig, Pictures, evaluation_batches, open_pictures
+from privatenet.data_shards.reading.batches import Batch, evaluation_batches
+from privatenet.data_shards.reading.cache import Pictures, open_pictures
+from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.plan import Rows, evaluation_rows, known_rows, validation_mask
 from privatenet.data_shards.shards.manifest import Manifest, Split, load_manifest, open_split
 from privatenet.data_shards.shards.remote import local_copy
+from privatenet.data_shards.shards.verify import check_sums
 from privatenet.data_shards.sources.schema import Schema
+from privatenet.distributed import agree
 from privatenet.distributed.ranks import Ranks
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """Rows of a split, and the pictures they come from."""
 
     split: Split
@@ -27,10 +31,14 @@ class Part:
 
 
 class Faces:
-    """A sharded data set, opened once for all stages; pictures are read or decoded when first asked for."""
+    """A sharded data set, opened once for all stages by all ranks together; pictures when all ask for them."""
 
     def __init__(self, config: DataConfig, ranks: Ranks) -> None:
         self.config, self.ranks = config, ranks
+        agree.each(ranks, self._open_splits)
+
+    def _open_splits(self) -> None:
+        config = self.config
         folder = local_copy(config.shards, config.cache)
         self.manifest: Manifest = load_manifest(folder)
         self.schema: Schema = self.manifest.schema
@@ -43,28 +51,28 @@ class Faces:
                 f"{config.shards}: data.validation {config.validation} leaves no sample to choose the best model on"
             )
 
-    def training(self, attributes: Sequence[str]) -> Part:
+    def training(self, attributes: Sequence[str]) -> Subset:
         """Samples of the training split to learn from, in which all `attributes` are known."""
-        return Part(self.train, self._train_pictures, self._rows(self.train, attributes, ~self.held_out))
+        return Subset(self.train, self._train_pictures, self._rows(self.train, attributes, ~self.held_out))
 
-    def validation(self, attributes: Sequence[str]) -> Part:
+    def validation(self, attributes: Sequence[str]) -> Subset:
         """Samples of the training split that no stage learns from, in which all `attributes` are known."""
-        return Part(self.train, self._train_pictures, self._rows(self.train, attributes, self.held_out))
+        return Subset(self.train, self._train_pictures, self._rows(self.train, attributes, self.held_out))
 
-    def testing(self) -> Part:
+    def testing(self) -> Subset:
         """The whole test split."""
-        return Part(self.test, self._test_pictures, np.arange(len(self.test), dtype=np.int64))
+        return Subset(self.test, self._test_pictures, np.arange(len(self.test), dtype=np.int64))
 
-    def everything(self, split: str) -> Part:
+    def everything(self, split: str) -> Subset:
         """Every sample of the split "train" or "test"."""
         if split == "test":
             return self.testing()
-        return Part(self.train, self._train_pictures, np.arange(len(self.train), dtype=np.int64))
+        return Subset(self.train, self._train_pictures, np.arange(len(self.train), dtype=np.int64))
 
-    def batches(self, part: Part, batch_size: int) -> Iterator[Batch]:
-        """This rank's share of `part`, each sample once over all ranks."""
-        rows = evaluation_rows(part.rows, self.ranks.world_size, self.ranks.rank)
-        return evaluation_batches(part.split, part.pictures, rows, batch_size)
+    def batches(self, subset: Subset, batch_size: int) -> Iterator[Batch]:
+        """This rank's share of `subset`, each sample once over all ranks."""
+        rows = evaluation_rows(subset.rows, self.ranks.world_size, self.ranks.rank)
+        return evaluation_batches(subset.split, subset.pictures, rows, batch_size)
 
     def class_frequencies(self, attribute: str) -> Tensor:
         """Share of each class among the training samples whose label is known, float32 [K]."""
@@ -80,8 +88,14 @@ class Faces:
 
     @cached_property
     def _train_pictures(self) -> Pictures:
-        return open_pictures(self.train, np.arange(len(self.train)), self.ranks.device, self.config)
+        return self._open(self.train)
 
     @cached_property
     def _test_pictures(self) -> Pictures:
-        return open_pictures(self.test, np.arange(len(self.test)), self.ranks.device, self.config)
+        return self._open(self.test)
+
+    def _open(self, split: Split) -> Pictures:
+        """Check the split's sums on each machine, then open its pictures; all ranks call this together."""
+        every = np.arange(len(split))
+        agree.each(self.ranks, lambda: check_sums(split, self.config.workers) if self.ranks.first_here else None)
+        return agree.each(self.ranks, lambda: open_pictures(split, every, self.ranks.device, self.config))

@@ -72,20 +72,19 @@ def score(confusion: Tensor, cross_entropy_sum: float) -> Score:
 
 
 class LossMeans:
-    """Means over an epoch of a step's losses, kept on the device; `means` reduces over the ranks."""
+    """Means over an epoch of a step's losses, kept on the device as sum and count; `means` reduces over the ranks."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.steps = 0
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         for name, loss in losses.items():
-            self.sums[name] = self.sums[name] + loss.float() if name in self.sums else loss.float()
-        self.steps += 1
+            pair = torch.stack([loss.double(), torch.ones_like(loss, dtype=torch.float64)])
+            self.sums[name] = self.sums[name] + pair if name in self.sums else pair
 
     def means(self) -> dict[str, float]:
         """Means over steps and ranks; all ranks call it together."""
         total = torch.stack(list(self.sums.values()))
         dist.all_reduce(total)
-        values: Iterable[float] = (total / (self.steps * dist.get_world_size())).tolist()
+        values: Iterable[float] = (total[:, 0] / total[:, 1]).tolist()
         return dict(zip(self.sums, values, strict=True))

@@ -40,6 +40,10 @@ class Ranks:
         return self.local_rank == 0
 
 
+ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
+"""A process that is no one's rank: it reads and decides for itself."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A place among ranks of one machine that no launcher started: each sees only its own GPU, if any."""
@@ -58,7 +62,7 @@ def join(place: Place | None = None) -> Ranks:
     machine's cores: more threads than cores make ranks wait for each other many times over.
     """
     if place or not launched():
-        _tell(place or Place())
+        _announce(place or Place())
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_rank = int(os.environ["LOCAL_RANK"])
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
@@ -81,10 +85,10 @@ def join(place: Place | None = None) -> Ranks:
     return Ranks(rank, world_size, local_rank, local_world_size, device, control)
 
 
-def _tell(place: Place) -> None:
-    """Say it in a launcher's words: DeepSpeed reads them too."""
-    said = {"RANK": place.rank, "LOCAL_RANK": 0, "WORLD_SIZE": place.world_size, "LOCAL_WORLD_SIZE": 1}
-    os.environ.update({key: str(value) for key, value in said.items()})
+def _announce(place: Place) -> None:
+    """Set a launcher's variables: DeepSpeed reads them too."""
+    variables = {"RANK": place.rank, "LOCAL_RANK": 0, "WORLD_SIZE": place.world_size, "LOCAL_WORLD_SIZE": 1}
+    os.environ.update({key: str(value) for key, value in variables.items()})
     os.environ.update({"MASTER_ADDR": place.address, "MASTER_PORT": str(place.port or free_port())})
 
 

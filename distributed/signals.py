@@ -1,7 +1,8 @@
-"""Being asked to stop, and ranks agreeing on it."""
+"""Being asked to stop, and what ranks decide together between steps."""
 
 import signal
 import threading
+from dataclasses import dataclass
 from types import FrameType
 
 import torch
@@ -17,33 +18,43 @@ class Diverged(RuntimeError):
     """The loss is no longer a finite number."""
 
 
+@dataclass(frozen=True)
+class Decision:
+    """What all ranks do next; `step_s` is the slowest rank's time for a step, in seconds."""
+
+    stop: bool
+    save: bool
+    step_s: float
+
+
 class StopRequest:
-    """While entered, SIGTERM and SIGINT ask for a stop at the next check instead of ending the process.
+    """While entered, SIGTERM and SIGINT ask for a stop at the next decision instead of ending the process.
 
     Where training is not the process's main thread, signals are the business of whoever is.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.pending = False
 
     def __enter__(self) -> "StopRequest":
         main = threading.current_thread() is threading.main_thread()
         numbers = (signal.SIGTERM, signal.SIGINT) if main else ()
-        self.before = {number: signal.signal(number, self._note) for number in numbers}
+        self.handlers = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.handlers.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.pending = True
 
-    def check(self, loss: Tensor) -> bool:
-        """Whether any rank was asked to stop; `Diverged` if any loss is not finite. All ranks call it together."""
-        flags = torch.stack([loss.new_tensor(float(self.asked)), (~torch.isfinite(loss)).to(loss.dtype)])
-        dist.all_reduce(flags)
-        asked, bad = flags.tolist()  # the host waits for the device here
-        if bad:
+    def decide(self, loss: Tensor, save: bool = False, step_s: float = 0.0) -> Decision:
+        """Stop or save where any rank asks for it; `Diverged` where any loss is not finite. All ranks call it."""
+        flags = torch.tensor([self.pending, save, step_s], dtype=torch.float64, device=loss.device)
+        flags = torch.cat([flags, (~torch.isfinite(loss.detach())).double().view(1)])
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        stop, due, slowest, diverged = flags.tolist()  # the host waits for the device here
+        if diverged:
             raise Diverged("the loss is no longer finite: lower the learning rate, or train in bf16 instead of fp16")
-        return bool(asked)
+        return Decision(bool(stop), bool(due), slowest)

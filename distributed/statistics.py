@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from privatenet.models.arm import BatchMean
+from privatenet.models.objectives.term import Gather
 
 
 def average_statistics(module: nn.Module) -> None:
@@ -33,6 +34,16 @@ def synchronise_statistics(module: nn.Module) -> nn.Module:
             setattr(module, name, SyncBatchMean())
         else:
             synchronise_statistics(child)
+    return module
+
+
+def gather_batches(module: nn.Module) -> nn.Module:
+    """Give the terms in `module` that look at a whole batch the global one, of all ranks; returns `module`."""
+    for name, child in module.named_children():
+        if isinstance(child, Gather):
+            setattr(module, name, GatherRanks())
+        else:
+            gather_batches(child)
     return module
 
 
@@ -86,3 +97,29 @@ class _MeanOverRanks(torch.autograd.Function):
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total / dist.get_world_size()
+
+
+class GatherRanks(Gather):
+    """The batches [B, ...] of all ranks, one after another [ranks x B, ...]; every rank holds equally many.
+
+    Every rank then computes the same loss, so the gradient of a rank's own batch is that of the loss times the ranks:
+    averaged over ranks, as gradients are, it is the global batch's.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        gathered: Tensor = _GatherRanks.apply(values)
+        return gathered
+
+
+class _GatherRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        batches = [
+            torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())
+        ]
+        dist.all_gather(batches, values.contiguous())
+        return torch.cat(batches)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].chunk(dist.get_world_size())[dist.get_rank()] * dist.get_world_size()

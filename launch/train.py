@@ -82,7 +82,7 @@ def _ready(name: str) -> str:
 def _train(config: Config, stage: str, wanted: ReproduceConfig) -> int:
     ranks = join()
     # The engine takes seconds to import: not before the settings are known to be good.
-    from privatenet.distributed.stages import run_all, run_part
+    from privatenet.distributed.stages.run import run_all, run_stage
 
     try:
         faces = Faces(config.data, ranks)
@@ -94,7 +94,7 @@ def _train(config: Config, stage: str, wanted: ReproduceConfig) -> int:
             if ranks.first:
                 show_all(parts, config)
         else:
-            part = run_part(stage, config, faces, ranks, say)
+            part = run_stage(stage, config, faces, ranks, say)
             if ranks.first:
                 show_part(part)
     finally:

@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from privatenet.models.errors import ModelError
-from privatenet.models.weights import load_backbone_weights
+from privatenet.models.weights import backbone_weights
 
 
 def build_backbone(name: str, weights: str = "none") -> "Backbone":
@@ -20,8 +20,13 @@ def build_backbone(name: str, weights: str = "none") -> "Backbone":
         raise ModelError(f"backbone {name!r} is unknown; accepted: {', '.join(BACKBONES)}")
     backbone = Backbone(name)
     if weights != "none":
-        load_backbone_weights(backbone, weights)
+        backbone.load_state_dict(initial_weights(backbone, weights))
     return backbone
+
+
+def initial_weights(backbone: "Backbone", weights: str) -> dict[str, Tensor]:
+    """A state_dict of `backbone` from "imagenet" or a local weight file; ModelError where it cannot be had."""
+    return backbone_weights(backbone.name, backbone.state_dict(), backbone.torchvision_names, weights)
 
 
 class Backbone(nn.Module):

@@ -1,25 +1,22 @@
-"""Tasks: network, adversaries and objective as the one module that a training engine wraps.
+"""Tasks: network, adversaries and terms as the one module that a training engine wraps.
 
 A task's `forward(images, labels)` returns scalar losses, of which `loss` is the one to differentiate and the others
-are for the record; `predict(images)` returns logits by name; `trained` names the modules that the task trains.
+are for the record; `predict(images)` returns logits by head, and `heads` says which attribute each head is about;
+`trained` names the modules that the task trains.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from privatenet.models.adversary import Pair
 from privatenet.models.errors import ModelError
 from privatenet.models.freeze import freeze
 from privatenet.models.network import Network, check_tap
-from privatenet.models.objectives import OBJECTIVES, joint_loss
-
-Known = Literal["frozen", "alternating"]
-"""Whether the known adversary stays as it was (the paper) or goes on learning while the network hides from it."""
+from privatenet.models.objectives.registry import TermSpec
+from privatenet.models.objectives.term import Term
 
 
 class TargetTask(nn.Module):
@@ -32,6 +29,7 @@ class TargetTask(nn.Module):
         self.network = network
         self.target = target
         self.criterion = nn.CrossEntropyLoss(class_weights, label_smoothing=label_smoothing)
+        self.heads = {target: target}
         self.trained: dict[str, nn.Module] = {"network": network}
 
     def forward(self, images: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -44,14 +42,21 @@ class TargetTask(nn.Module):
 
 
 class AdversaryTask(nn.Module):
-    """Stage `adversary`: adversaries, one for each pair, learn from the taps of a network that is frozen here."""
+    """Stage `adversary`: adversaries, one for each pair and by its name, learn from the taps of a frozen network.
+
+    Raises ModelError for an unknown tap, or where there is no pair.
+    """
 
     def __init__(self, network: Network, adversaries: nn.ModuleDict, pairs: Sequence[Pair]) -> None:
         super().__init__()
-        _check_pairs(network, pairs, {"adversaries": adversaries.keys()})
+        if not pairs:
+            raise ModelError("there is no adversary; accepted: one (tap, attribute) pair or more")
+        for pair in pairs:
+            check_tap(network, pair.tap)
         self.network = freeze(network)
         self.adversaries = adversaries
         self.pairs = tuple(pairs)
+        self.heads = {pair.name: pair.attribute for pair in pairs}
         self.trained: dict[str, nn.Module] = {"adversaries": adversaries}
 
     def forward(self, images: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -62,81 +67,70 @@ class AdversaryTask(nn.Module):
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
             _, taps = self.network(images)
-        seen = {**taps, "image": images}
-        return {pair.name: self.adversaries[pair.name](seen[pair.tap]) for pair in self.pairs}
+        views = {**taps, "image": images}
+        return {pair.name: self.adversaries[pair.name](views[pair.tap]) for pair in self.pairs}
 
 
 class PrivateTask(nn.Module):
-    """Stage `private`: the network learns the target attribute and to keep each pair's adversary ignorant (Eq. 8).
+    """Stage `private`: the network learns the target attribute, and to reveal little at its taps (Eq. 8): it pays
+    (1 - lambda) cross-entropy + lambda x the weighted sum of `terms`.
 
-    `weights` are the terms' by pair name, `priors` [K] by attribute. Known adversaries are "frozen", or "alternating":
-    then they learn in the same backward pass, from their own cross-entropy and from nothing else.
-    Raises ModelError for an unknown objective or `known`, a lambda outside [0, 1], or a pair that lacks its part.
+    What each term looks at is left in `observations`, detached, by the term's name: adversaries that learn on learn
+    from it. Raises ModelError for a lambda outside [0, 1] or an unknown tap.
     """
 
     def __init__(
         self,
         network: Network,
-        adversaries: nn.ModuleDict,
-        pairs: Sequence[Pair],
+        terms: Mapping[TermSpec, Term],
         target: str,
-        objective: str,
         lambda_: float,
-        weights: Mapping[str, float],
-        priors: Mapping[str, Tensor],
-        known: Known,
         class_weights: Tensor | None = None,
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        _check_pairs(network, pairs, {"adversaries": adversaries.keys(), "weights": weights})
-        _check_private(pairs, objective, lambda_, priors, known)
+        for spec in terms:
+            check_tap(network, spec.pair.tap)
+        if not 0 <= lambda_ <= 1:
+            raise ModelError(f"lambda {lambda_} is out of range; accepted: 0 (utility only) to 1 (privacy only)")
         self.network = network
-        self.alternating = known == "alternating"
-        self.adversaries = adversaries if self.alternating else freeze(adversaries)
-        self.pairs = tuple(pairs)
+        self.terms = nn.ModuleDict({spec.name: term for spec, term in terms.items()})
+        self.specs = tuple(terms)
         self.target = target
-        self.objective = objective
         self.lambda_ = lambda_
-        self.weights = dict(weights)
-        for pair in pairs:
-            self.register_buffer(f"prior_{pair.attribute}", priors[pair.attribute])
         self.criterion = nn.CrossEntropyLoss(class_weights, label_smoothing=label_smoothing)
+        with_adversary = [spec.pair for spec, term in terms.items() if term.adversary is not None]
+        self.heads = {target: target, **{pair.name: pair.attribute for pair in with_adversary}}
+        self.observations: dict[str, Tensor] = {}
         self.trained: dict[str, nn.Module] = {"network": network}
-        if self.alternating:
-            self.trained["adversaries"] = adversaries
+        if any(term.learning for term in terms.values()):
+            self.trained["terms"] = self.terms
 
     def forward(self, images: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         logits, taps = self.network(images)
-        cross_entropy = self.criterion(logits.float(), labels[self.target])
-        terms = {pair.name: self._hiding(pair, taps[pair.tap], labels[pair.attribute]) for pair in self.pairs}
-        loss = joint_loss(cross_entropy, terms, self.weights, self.lambda_)
-        record = {"cross_entropy": cross_entropy, **{f"{self.objective}/{name}": term for name, term in terms.items()}}
-        if self.alternating:
-            for pair in self.pairs:
-                seeking = self._seeking(pair, taps[pair.tap], labels[pair.attribute])
-                record[f"adversary/{pair.name}"] = seeking
-                loss = loss + seeking
+        self._observe(taps)
+        record = {"cross_entropy": self.criterion(logits.float(), labels[self.target])}
+        privacy = []
+        for spec in self.specs:
+            losses = self.terms[spec.name](taps[spec.pair.tap], labels[spec.pair.attribute])
+            privacy.append(spec.weight * losses["loss"])
+            record |= {spec.name if key == "loss" else f"{spec.name}/{key}": loss for key, loss in losses.items()}
+        loss = (1 - self.lambda_) * record["cross_entropy"] + self.lambda_ * torch.stack(privacy).sum()
         return {"loss": loss, **_recorded(record)}
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
         logits, taps = self.network(images)
-        return {self.target: logits, **{pair.name: self.adversaries[pair.name](taps[pair.tap]) for pair in self.pairs}}
+        self._observe(taps)
+        answers = {self.target: logits}
+        for spec in self.specs:
+            term = self.terms[spec.name]
+            assert isinstance(term, Term)
+            if term.adversary is not None:
+                answers[spec.pair.name] = term.adversary(taps[spec.pair.tap])
+        return answers
 
-    def _hiding(self, pair: Pair, features: Tensor, labels: Tensor) -> Tensor:
-        """The network's term: its gradient passes through the adversary, whose weights and statistics stay put."""
-        adversary = self.adversaries[pair.name]
-        if self.alternating:
-            state = {name: tensor.detach() for name, tensor in adversary.named_parameters()}
-            state |= {name: tensor.clone() for name, tensor in adversary.named_buffers()}
-            logits = functional_call(adversary, state, features)
-        else:
-            logits = adversary(features)
-        return OBJECTIVES[self.objective](logits, labels, self.get_buffer(f"prior_{pair.attribute}"))
-
-    def _seeking(self, pair: Pair, features: Tensor, labels: Tensor) -> Tensor:
-        """The adversary's own loss: its gradient ends at the features."""
-        return F.cross_entropy(self.adversaries[pair.name](features.detach()).float(), labels)
+    def _observe(self, taps: Mapping[str, Tensor]) -> None:
+        self.observations = {spec.name: taps[spec.pair.tap].detach() for spec in self.specs}
 
 
 Task = TargetTask | AdversaryTask | PrivateTask
@@ -145,30 +139,3 @@ Task = TargetTask | AdversaryTask | PrivateTask
 def _recorded(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Detached, so that keeping a loss for the log does not keep its graph."""
     return {name: loss.detach() for name, loss in losses.items()}
-
-
-def _check_pairs(network: Network, pairs: Sequence[Pair], parts: Mapping[str, Collection[str]]) -> None:
-    if not pairs:
-        raise ModelError("pairs is empty; accepted: one (tap, attribute) pair or more")
-    for pair in pairs:
-        check_tap(network, pair.tap)
-    names = sorted(pair.name for pair in pairs)
-    for part, keys in parts.items():
-        if sorted(keys) != names:
-            raise ModelError(f"{part} are given for {sorted(keys)}; accepted: exactly the pairs, {names}")
-
-
-def _check_private(
-    pairs: Sequence[Pair], objective: str, lambda_: float, priors: Mapping[str, Tensor], known: str
-) -> None:
-    if objective not in OBJECTIVES:
-        raise ModelError(f"objective {objective!r} is unknown; accepted: {', '.join(OBJECTIVES)}")
-    if known not in get_args(Known):
-        raise ModelError(f"known {known!r} is unknown; accepted: {', '.join(get_args(Known))}")
-    if not 0 <= lambda_ <= 1:
-        raise ModelError(f"lambda {lambda_} is out of range; accepted: 0 to 1")
-    for pair in pairs:
-        if pair.tap == "image":
-            raise ModelError(f"pair {pair.name!r} cannot be protected: the picture is not the network's to change")
-        if pair.attribute not in priors:
-            raise ModelError(f"priors lack {pair.attribute!r}; given: {', '.join(priors) or 'none'}")

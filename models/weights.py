@@ -4,7 +4,7 @@ import pickle
 from collections.abc import Mapping
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -14,21 +14,21 @@ from torch import Tensor
 
 from privatenet.models.errors import ModelError
 
-if TYPE_CHECKING:
-    from privatenet.models.backbones import Backbone
 
+def backbone_weights(
+    name: str, expected: Mapping[str, Tensor], torchvision_names: Mapping[str, str], weights: str
+) -> dict[str, Tensor]:
+    """The state_dict of the backbone `name` from "imagenet" or from the local .safetensors, .pth or .pt file `weights`.
 
-def load_backbone_weights(backbone: "Backbone", weights: str) -> None:
-    """Fills `backbone` in place from "imagenet" or from the local .safetensors, .pth or .pt file `weights`.
-
-    A file holds torchvision's state_dict names or ours; it may be wrapped in {"state_dict": ...}, prefixed with
-    "module.", and carry a classifier, which is ignored. Raises ModelError when weights are missing or do not fit.
+    `expected` is a state_dict of its shapes, `torchvision_names` maps its keys to torchvision's. A file holds either's
+    names; it may be wrapped in {"state_dict": ...}, prefixed with "module.", and carry a classifier, which is ignored.
+    Raises ModelError when weights are missing or do not fit.
     """
-    state = _imagenet(backbone.name) if weights == "imagenet" else _read(Path(weights))
-    ours = {theirs: key for key, theirs in backbone.torchvision_names.items()}
-    fitting = {ours.get(key, key): tensor for key, tensor in _backbone_part(state, weights).items()}
-    _check_fit(backbone, fitting, weights)
-    backbone.load_state_dict(fitting)
+    state = _imagenet(name) if weights == "imagenet" else _read(Path(weights))
+    keys = {theirs: key for key, theirs in torchvision_names.items()}
+    renamed = {keys.get(key, key): tensor for key, tensor in _backbone_part(state, weights).items()}
+    _check_fit(name, expected, renamed, weights)
+    return renamed
 
 
 def _imagenet(name: str) -> dict[str, Any]:
@@ -68,8 +68,7 @@ def _backbone_part(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     return kept
 
 
-def _check_fit(backbone: "Backbone", state: Mapping[str, Tensor], source: str) -> None:
-    expected = backbone.state_dict()
+def _check_fit(name: str, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
     # Files older than BatchNorm's step counter, torchvision's ResNets among them, lack it; torch then keeps zero.
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in expected]
@@ -80,7 +79,7 @@ def _check_fit(backbone: "Backbone", state: Mapping[str, Tensor], source: str) -
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": misshapen}
     if faults := [f"{kind}: {_few(keys)}" for kind, keys in kinds.items() if keys]:
-        raise ModelError(f"weights {source!r} do not fit backbone {backbone.name!r}; {'; '.join(faults)}")
+        raise ModelError(f"weights {source!r} do not fit backbone {name!r}; {'; '.join(faults)}")
 
 
 def _few(names: list[str]) -> str:

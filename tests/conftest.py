@@ -8,11 +8,21 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # many processes on few cores: those that wait must not spin
 
 import pytest
+import torch
 from support import TINY, Start
 
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.synthetic import synthetic_source
 from privatenet.distributed.ranks import free_port
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests are marked by the folder that they are in; those that need a GPU are skipped without one."""
+    for item in items:
+        if item.path.parent.name in ("dist", "e2e"):
+            item.add_marker(item.path.parent.name)
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,12 @@
-"""Settings and types that several test files use."""
+"""Settings, types and pictures that several test files use."""
 
+import io
+import struct
 import subprocess
+import zlib
 from collections.abc import Callable
+
+from PIL import Image
 
 TINY = """
 data: {{shards: {shards}}}
@@ -12,9 +17,29 @@ target: {{epochs: 2, batch_size: 16, optimizer: adamw, lr: 1.0e-3, schedule: cos
 adversary: {{epochs: 1, batch_size: 16}}
 private: {{epochs: 1, batch_size: 16, class_weights: balanced}}
 attack: {{pairs: [backbone-gender, arm-age_group]}}
-protect: {{pairs: {{backbone-gender: 1.0, arm-age_group: 0.5}}, known: alternating, prior: class}}
+protect:
+  terms:
+    - {{at: backbone-gender, known: alternating, prior: class}}
+    - {{at: arm-age_group, weight: 0.5, known: {{lr: 1.0e-2, steps: 2}}}}
 output: {output}
 """
 
 Start = Callable[..., subprocess.CompletedProcess[str]]
 """Starts a process and returns what it printed: the fixtures `start` and `torchrun`."""
+
+
+def encoded(kind: str, side: int, mode: str = "RGB") -> bytes:
+    """A plain square picture of `side` pixels in Pillow's format `kind`."""
+    stream = io.BytesIO()
+    Image.new(mode, (side, side)).save(stream, kind)
+    return stream.getvalue()
+
+
+def huge_png(side: int) -> bytes:
+    """A PNG of a few bytes whose header claims `side` x `side` pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")

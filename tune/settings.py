@@ -1,7 +1,7 @@
 """What a person may set of a sweep: what varies (`space`), how it is searched (`search`), and where it runs (`ray`)."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 QUICK = ("paper", "logistic", "mlp1", "svm")
 """Attackers that are cheap and find nearly what the whole fleet finds: for trials, of which there are many."""
@@ -25,10 +25,10 @@ class SpaceConfig:
 
     Args:
         taps: What to protect, alone or together: [backbone, arm, backbone+arm].
-        attributes: What to hide, alone or together: [gender, gender+age_group]. A trial's pairs share a weight of 1.
+        attributes: What to hide, alone or together: [gender, gender+age_group]. A trial's terms share a weight of 1.
         objective: Such as [confusion, adversarial].
-        prior: What a confused adversary should answer, [uniform, class]; varies only where the objective is confusion.
-        known: Whether known adversaries go on learning: [frozen, alternating].
+        options: Settings of objectives, such as {prior: [uniform, class], known: [frozen, alternating]}; each varies
+            where the objective has it.
         backbone: Such as [resnet18, mobilenet_v3_large]; each has its own unprotected network and adversaries.
         lr: Learning rate of the private network, {low: 1e-4, high: 1e-3, log: true} or a list.
         seed: Of the private network's training.
@@ -38,8 +38,7 @@ class SpaceConfig:
     taps: list[str] | None = None
     attributes: list[str] | None = None
     objective: list[str] | None = None
-    prior: list[str] | None = None
-    known: list[str] | None = None
+    options: dict[str, list[Any]] | None = None
     backbone: list[str] | None = None
     lr: Numbers = None
     seed: list[int] | None = None

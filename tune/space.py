@@ -9,20 +9,24 @@ from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.config import Config, ConfigError, check_config
 from privatenet.models.adversary import Pair
 from privatenet.models.backbones import BACKBONES
+from privatenet.models.errors import ModelError
 from privatenet.models.network import NetworkSpec
-from privatenet.models.objectives import OBJECTIVES
+from privatenet.models.objectives.registry import OBJECTIVES, TermSpec, option_names, parse_terms
 from privatenet.tune.settings import Range, SearchConfig, SpaceConfig
 
 Point = dict[str, Any]
 Dimension = Range | list[Any]
 
-KEYS = ("lambda", "objective", "prior", "known", "taps", "attributes", "backbone", "lr", "seed")
+KEYS = ("lambda", "objective", "options", "taps", "attributes", "backbone", "lr", "seed")
 
 
 def dimensions(space: SpaceConfig) -> dict[str, Dimension]:
-    """What varies, in a fixed order, under the names that a person writes."""
-    every = {name: getattr(space, "lambda_" if name == "lambda" else name) for name in KEYS}
-    return {name: values for name, values in every.items() if values is not None}
+    """What varies, in a fixed order, under the names that a person writes; options of objectives by their own."""
+    varied: dict[str, Dimension] = {}
+    for name in KEYS:
+        values = getattr(space, "lambda_" if name == "lambda" else name)
+        varied |= (values or {}) if name == "options" else {} if values is None else {name: values}
+    return varied
 
 
 def check_space(space: SpaceConfig, search: SearchConfig, config: Config, schema: Schema) -> None:
@@ -32,14 +36,9 @@ def check_space(space: SpaceConfig, search: SearchConfig, config: Config, schema
         raise ConfigError(f"space: nothing varies; accepted are {', '.join(KEYS)}")
     for name, values in varied.items():
         _check_values(f"space.{name}", values)
-    accepted: dict[str, Any] = {
-        "objective": OBJECTIVES,
-        "prior": ("uniform", "class"),
-        "known": ("frozen", "alternating"),
-        "backbone": BACKBONES,
-    }
-    for name, known in accepted.items():
-        _accept(f"space.{name}", _ends(varied.get(name, [])), known)
+    for name, accepted in {"objective": OBJECTIVES, "backbone": BACKBONES}.items():
+        _accept(f"space.{name}", _ends(varied.get(name, [])), accepted)
+    _check_options(space, config)
     has = NetworkSpec(head=config.model.head).taps
     for key, values in (("space.taps", _parts(varied.get("taps", []))), ("search.taps", search.taps)):
         _accept(key, values, has)
@@ -54,9 +53,6 @@ def check_space(space: SpaceConfig, search: SearchConfig, config: Config, schema
     for value in _ends(varied.get("lr", [])):
         if not value > 0:
             raise ConfigError(f"space.lr: {value:g} is not accepted: they are numbers above 0")
-    objectives = _ends(varied.get("objective", [config.protect.objective]))
-    if "prior" in varied and not any(applies("prior", {"objective": name}, config) for name in objectives):
-        raise ConfigError("space.prior: only the objective confusion has one, and no trial has that objective")
     if "backbone" in varied and config.protect.start != "target":
         raise ConfigError(
             "space.backbone: protect.start names one network, which has one backbone: leave one of them out"
@@ -88,8 +84,8 @@ def check_search(search: SearchConfig, config: Config) -> None:
 
 
 def applies(name: str, point: Mapping[str, Any], config: Config) -> bool:
-    """Whether a key means anything beside what the point has chosen already."""
-    return name != "prior" or point.get("objective", config.protect.objective) == "confusion"
+    """Whether a key means anything beside what the point has chosen already: an option, to its objective."""
+    return name in KEYS or name in option_names(point.get("objective", config.protect.specs[0].objective))
 
 
 def suggest(space: SpaceConfig, config: Config, trial: Any) -> None:
@@ -117,11 +113,8 @@ def corners(space: SpaceConfig, config: Config) -> Iterator[Point]:
 
 
 def settings(point: Mapping[str, Any], config: Config) -> Config:
-    """The run's settings with what the point chose; the pairs of chosen taps and attributes share a weight of 1."""
-    protect = replace(config.protect, pairs=_pairs(point, config))
-    for name in ("objective", "prior", "known"):
-        protect = replace(protect, **{name: point[name]}) if name in point else protect
-    protect = replace(protect, lambda_=point.get("lambda", protect.lambda_))
+    """The run's settings with what the point chose; the terms of chosen taps and attributes share a weight of 1."""
+    protect = replace(config.protect, terms=_terms(point, config), lambda_=point.get("lambda", config.protect.lambda_))
     private = replace(config.private, lr=point.get("lr", config.private.lr))
     model = replace(config.model, backbone=point.get("backbone", config.model.backbone))
     return replace(config, protect=protect, private=private, model=model, seed=point.get("seed", config.seed))
@@ -133,7 +126,7 @@ def backbones(space: SpaceConfig, config: Config) -> list[str]:
 
 def protected(space: SpaceConfig, config: Config) -> list[str]:
     """Every tap-attribute pair that some trial may protect."""
-    return list(dict.fromkeys(pair for point in corners(space, config) for pair in _pairs(point, config)))
+    return list(dict.fromkeys(pair for p in corners(space, config) for pair in settings(p, config).protect.pairs))
 
 
 def watched(space: SpaceConfig, search: SearchConfig, config: Config) -> tuple[list[str], list[str]]:
@@ -149,16 +142,37 @@ def describe(point: Mapping[str, Any]) -> str:
     return ", ".join(named.get(name, "{}").format(value) for name, value in point.items())
 
 
-def _pairs(point: Mapping[str, Any], config: Config) -> dict[str, float]:
+def _terms(point: Mapping[str, Any], config: Config) -> list[dict[str, Any]]:
+    """The configured terms with the point's objective and options; at chosen taps and attributes, like the first."""
+    specs = config.protect.specs
     if "taps" not in point and "attributes" not in point:
-        return config.protect.pairs
-    own = [Pair.parse(name) for name in config.protect.pairs]
-    taps = _parts([point["taps"]]) if "taps" in point else list(dict.fromkeys(pair.tap for pair in own))
-    attributes = (
-        _parts([point["attributes"]]) if "attributes" in point else list(dict.fromkeys(pair.attribute for pair in own))
-    )
-    names = [Pair(tap, attribute).name for attribute in attributes for tap in taps]
-    return {name: round(1 / len(names), 6) for name in names}
+        return [_term(spec, spec.pair, spec.weight, point) for spec in specs]
+    taps = _parts([point["taps"]]) if "taps" in point else list(dict.fromkeys(spec.pair.tap for spec in specs))
+    attributes = list(dict.fromkeys(spec.pair.attribute for spec in specs))
+    attributes = _parts([point["attributes"]]) if "attributes" in point else attributes
+    pairs = [Pair(tap, attribute) for attribute in attributes for tap in taps]
+    return [_term(specs[0], pair, round(1 / len(pairs), 6), point) for pair in pairs]
+
+
+def _term(like: TermSpec, pair: Pair, weight: float, point: Mapping[str, Any]) -> dict[str, Any]:
+    """A term at `pair` as a person writes it: the point's objective and options, the others as those of `like`."""
+    objective = point.get("objective", like.objective)
+    options = {**like.to_dict(), **point}
+    values = {name: options[name] for name in option_names(objective) if name in options}
+    return {"at": pair.name, "objective": objective, "weight": weight, **values}
+
+
+def _check_options(space: SpaceConfig, config: Config) -> None:
+    objectives = space.objective or [config.protect.specs[0].objective]
+    for name, values in (space.options or {}).items():
+        having = [objective for objective in objectives if name in option_names(objective)]
+        if not having:
+            raise ConfigError(f"space.options.{name}: no objective of a trial has it: {', '.join(objectives)}")
+        try:
+            for value, objective in itertools.product(values, having):
+                parse_terms([{"at": "backbone-gender", "objective": objective, name: value}])
+        except ModelError as error:
+            raise ConfigError(f"space.options: {error}") from error
 
 
 def _parts(values: Any) -> list[str]:

@@ -30,7 +30,8 @@ from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config, to_yaml
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks
-from privatenet.distributed.stages import load_network, run_part
+from privatenet.distributed.stages.run import run_stage
+from privatenet.distributed.stages.trained import load_network
 from privatenet.distributed.tracking.tracker import Tracker
 from privatenet.distributed.trainer import EpochEnd
 from privatenet.tune.group import Workers, on_every_rank
@@ -97,14 +98,14 @@ def _shared(point: Point, plan: Plan, trial: str, kept: Path, scratch: Path, ran
         output=str(kept),
         tracking=replace(config.tracking, trial=name),
         attack=replace(config.attack, pairs=list(plan.protected), network="target"),
-        protect=replace(own, pairs=dict.fromkeys(plan.protected, 1.0), start="target", adversaries="known"),
+        protect=replace(own, terms=[{"at": pair} for pair in plan.protected], start="target", adversaries="known"),
     )
     faces = Faces(config.data, ranks)
 
     def part(stage: str, folder: str, given: str) -> Checkpoint:
         final = kept / folder / "final"
         if given == folder:
-            return run_part(
+            return run_stage(
                 stage, config, faces, ranks, print, after_epoch=lambda end: _tell(end.epoch, {}, kept, ranks)
             )
         if ranks.first and not final.exists():
@@ -145,7 +146,7 @@ def _private(point: Point, plan: Plan, trial: str, kept: Path, scratch: Path, ra
                 told |= {"leakage": seen.leakage.value, "score": told["utility"] - seen.leakage.value}
             _tell(end.epoch, told, kept, ranks)
 
-        private = run_part("private", config, faces, ranks, print, testing=False, after_epoch=after)
+        private = run_stage("private", config, faces, ranks, print, testing=False, after_epoch=after)
     _finish(_look(private, plan, config, faces, ranks, scratch), private, config, epoch, kept, ranks)
 
 

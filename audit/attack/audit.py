@@ -6,9 +6,11 @@ What costs time is kept, under the run's folder or `cache`, for other audits and
 import json
 import resource
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -114,13 +116,23 @@ def _describe(audited: AuditedNetwork, fleet: Fleet, leaks: list[Leak]) -> Netwo
         target=fleet.faces.schema.target,
         utility=accuracy,
         utility_majority=majority,
-        objective=f"{protect['objective']} ({protect['known']})" if protect else "",
+        objective=_objective(protect["terms"]) if protect else "",
         lambda_=protect["lambda"] if protect else None,
-        protected=tuple(protect["pairs"]) if protect else (),
+        protected=tuple(dict.fromkeys(term["at"] for term in protect["terms"])) if protect else (),
         affinity=audited.network.spec.affinity,
         leaks=tuple(leaks),
         curves=_curves(source.folder.parent / "metrics.jsonl") if source else {},
     )
+
+
+def _objective(terms: Sequence[Mapping[str, Any]]) -> str:
+    """The objectives of a private network in words: `confusion (alternating)`."""
+
+    def words(term: Mapping[str, Any]) -> str:
+        known = "alternating" if isinstance(term.get("known"), Mapping) else term.get("known", "")
+        return f"{term['objective']} ({known})" if known else str(term["objective"])
+
+    return ", ".join(dict.fromkeys(map(words, terms)))
 
 
 def _curves(path: Path) -> dict[str, tuple[tuple[float, ...], ...]]:

@@ -41,9 +41,9 @@ def check_config(config: AuditConfig, source: Checkpoint, faces: Faces) -> Audit
 def _check_source(source: Checkpoint, faces: Faces) -> None:
     if source.state["stage"] == "adversary":
         raise AuditError(f"{source.folder}: holds adversaries, accepted: a checkpoint of stage target or private")
-    if source.state["settings"]["fingerprint"] != faces.fingerprint:
+    if source.state["identity"]["fingerprint"] != faces.fingerprint:
         raise AuditError(
-            f"{source.folder} was trained on the data set {source.state['settings']['fingerprint'][:12]}, "
+            f"{source.folder} was trained on the data set {source.state['identity']['fingerprint'][:12]}, "
             f"{faces.config.shards} is {faces.fingerprint[:12]}"
         )
 

@@ -20,16 +20,16 @@ from pydantic import TypeAdapter
 
 from privatenet.audit.errors import AuditError
 from privatenet.audit.record import read_record, write_record
-from privatenet.data_shards.files import PART, file_sha256, flush_to_disk
-from privatenet.data_shards.reading.loader import evaluation_batches
+from privatenet.data_shards.files import TMP, file_sha256, flush_to_disk
+from privatenet.data_shards.reading.batches import evaluation_batches
 from privatenet.data_shards.reading.plan import evaluation_rows
 from privatenet.data_shards.reading.transforms import prepare
 from privatenet.distributed import agree
 from privatenet.distributed.config import EngineConfig
-from privatenet.distributed.engine import evaluation_precision
-from privatenet.distributed.faces import Faces, Part
+from privatenet.distributed.engine import evaluation_precision, layout
+from privatenet.distributed.evaluate import EVALUATION_BATCH
+from privatenet.distributed.faces import Faces, Subset
 from privatenet.distributed.ranks import Ranks
-from privatenet.distributed.trainer import EVALUATION_BATCH, layout
 from privatenet.models.arm import one_by_one
 from privatenet.models.network import Network
 
@@ -99,9 +99,9 @@ def extract(
         if any(missing_by_rank):  # only then are pictures decoded
             missing = {tap: shapes[tap] for tap in missing_by_rank[_first_here(ranks)]}
             extraction = _Extraction(network, key, split, faces.everything(split), missing, engine, ranks, folder)
-            agree.everyone(ranks, extraction.lay_out)
-            agree.everyone(ranks, extraction.compute)
-            agree.everyone(ranks, extraction.publish)
+            agree.each(ranks, extraction.lay_out)
+            agree.each(ranks, extraction.compute)
+            agree.each(ranks, extraction.publish)
     return Features(key, folder, shapes)
 
 
@@ -115,7 +115,7 @@ class _Extraction:
     network: Network
     key: Key
     split: str
-    part: Part
+    subset: Subset
     shapes: Mapping[str, tuple[int, ...]]
     engine: EngineConfig
     ranks: Ranks
@@ -126,17 +126,17 @@ class _Extraction:
             return
         (self.folder / self.split).mkdir(parents=True, exist_ok=True)
         for tap, shape in self.shapes.items():
-            np.lib.format.open_memmap(self._unfinished(tap), "w+", np.float32, (len(self.part.rows), *shape)).flush()
+            np.lib.format.open_memmap(self._unfinished(tap), "w+", np.float32, (len(self.subset.rows), *shape)).flush()
 
     def compute(self) -> None:
         """Write the rows of this rank's samples."""
         if not self.shapes:
             return
-        part = self.part
-        rows = evaluation_rows(part.rows, self.ranks.local_world_size, self.ranks.local_rank)
+        subset = self.subset
+        rows = evaluation_rows(subset.rows, self.ranks.local_world_size, self.ranks.local_rank)
         files = {tap: np.lib.format.open_memmap(self._unfinished(tap), "r+") for tap in self.shapes}
         with evaluation_precision(self.engine, self.ranks.device):
-            for batch in evaluation_batches(part.split, part.pictures, rows, EVALUATION_BATCH):
+            for batch in evaluation_batches(subset.split, subset.pictures, rows, EVALUATION_BATCH):
                 images = layout(prepare(batch.images, self.network.spec.image_size), self.engine)
                 logits, taps = self.network(images)
                 positions = batch.positions.cpu().numpy()
@@ -160,7 +160,7 @@ class _Extraction:
         unfinished.replace(self.folder / INDEX)
 
     def _unfinished(self, tap: str) -> Path:
-        return self.folder / self.split / f"{tap}-{_first_here(self.ranks)}.npy{PART}"
+        return self.folder / self.split / f"{tap}-{_first_here(self.ranks)}.npy{TMP}"
 
 
 def _missing(folder: Path, key: Key, split: str, taps: Sequence[str], ranks: Ranks) -> list[str]:

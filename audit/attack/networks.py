@@ -14,7 +14,7 @@ from privatenet.audit.settings import AuditConfig
 from privatenet.distributed import agree, checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.ranks import Ranks
-from privatenet.distributed.stages import load_adversary, load_network
+from privatenet.distributed.stages.trained import load_adversaries, load_network
 from privatenet.models.adversary import ImageAdversary
 from privatenet.models.arm import one_by_one
 from privatenet.models.network import Network, NetworkSpec, build_network
@@ -37,27 +37,23 @@ class AuditedNetwork:
 def audited_networks(config: AuditConfig, source: Checkpoint, ranks: Ranks) -> list[AuditedNetwork]:
     """The network of `source`, then the references of `config` that there are; all ranks call it together."""
     checkpoints = agree.first(ranks, lambda: _checkpoints(config, source))
-    networks: list[AuditedNetwork] = []
-
-    def load() -> None:
-        for role, (trained, known) in checkpoints.items():
-            network = load_network(trained)
-            donors = _donors(network, trained.hash, known, config.attributes)
-            networks.append(AuditedNetwork(role, network, trained.hash, trained, donors))
-        if "random" in config.references:
-            network = _random_network(NetworkSpec(**source.state["spec"]))
-            sha256 = f"random-{_sha256(network)}"
-            donors = _donors(network, sha256, None, config.attributes)
-            networks.append(AuditedNetwork("random", network, sha256, None, donors))
-
-    agree.everyone(ranks, load)
+    networks = []
+    for role, (trained, known) in checkpoints.items():
+        network = load_network(trained, ranks)
+        donors = _donors(network, trained.hash, known, config.attributes, ranks)
+        networks.append(AuditedNetwork(role, network, trained.hash, trained, donors))
+    if "random" in config.references:
+        network = _random_network(NetworkSpec(**source.state["spec"]))
+        sha256 = f"random-{_sha256(network)}"
+        donors = _donors(network, sha256, None, config.attributes, ranks)
+        networks.append(AuditedNetwork("random", network, sha256, None, donors))
     return networks
 
 
 def known_adversaries(source: Checkpoint) -> Checkpoint | None:
     """The adversaries that were trained with this network, or on the one that it started from."""
     if source.state["stage"] == "private":
-        return _origin(source, source.state["settings"]["adversaries"], "adversaries")
+        return _origin(source, source.state["identity"]["adversaries"], "adversaries")
     return adversaries_on(source, "known")
 
 
@@ -67,18 +63,21 @@ def adversaries_on(source: Checkpoint, stage_folder: str) -> Checkpoint | None:
     if not (folder / "state.json").is_file():
         return None
     adversaries = checkpoint.load(folder)
-    return adversaries if adversaries.state["settings"]["network"] == source.hash else None
+    return adversaries if adversaries.state["identity"]["network"] == source.hash else None
 
 
-def _donors(network: Network, sha256: str, known: Checkpoint | None, attributes: list[str]) -> dict[str, Donor]:
+def _donors(
+    network: Network, sha256: str, known: Checkpoint | None, attributes: list[str], ranks: Ranks
+) -> dict[str, Donor]:
     """For every attribute what fine-tuning starts from: its known image adversary, or else the network itself."""
     network = one_by_one(network).cpu()
     donors = dict.fromkeys(attributes, Donor(network, sha256))
-    for attribute in attributes:
-        if known and f"image-{attribute}" in known.state["settings"]["pairs"]:
-            adversary = load_adversary(known, network, f"image-{attribute}")
+    if known:
+        pairs = {f"image-{attribute}": attribute for attribute in attributes}
+        names = [name for name in pairs if name in known.state["identity"]["pairs"]]
+        for name, adversary in load_adversaries(known, network, names, ranks).items():
             assert isinstance(adversary, ImageAdversary)
-            donors[attribute] = Donor(one_by_one(adversary.network).cpu(), known.hash)
+            donors[pairs[name]] = Donor(one_by_one(adversary.network).cpu(), known.hash)
     return donors
 
 
@@ -86,7 +85,7 @@ def _checkpoints(config: AuditConfig, source: Checkpoint) -> dict[str, tuple[Che
     """The trained networks by their role, each with its known adversaries."""
     networks = {"audited": source}
     if "unprotected" in config.references and source.state["stage"] == "private":
-        start = _origin(source, source.state["settings"]["network"], "start")
+        start = _origin(source, source.state["identity"]["network"], "start")
         networks |= {"unprotected": start} if start else {}
     return {role: (network, known_adversaries(network)) for role, network in networks.items()}
 

@@ -37,13 +37,15 @@ from privatenet.audit.report import charts
 from privatenet.data_shards.files import replacing
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config
-from privatenet.distributed.engine import evaluation_precision
+from privatenet.distributed.engine import evaluation_precision, layout
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks
-from privatenet.distributed.stages import Say, load_network, run_part
+from privatenet.distributed.stages.run import run_stage
+from privatenet.distributed.stages.stage import Say
+from privatenet.distributed.stages.trained import load_network
 from privatenet.distributed.tracking.tracker import code_version, log_files, parent_run
-from privatenet.distributed.trainer import layout
 from privatenet.models.adversary import Pair
+from privatenet.models.objectives.registry import option_names
 
 WARM_UP = 10
 
@@ -67,7 +69,8 @@ def reproduce(settings: ReproduceConfig, config: Config, faces: Faces, ranks: Ra
         for place, case in enumerate(todo):
             say(f"{case.name} ({place + 1} of {len(todo)})")
             own = _settings_of(case, config)
-            private[case], unknown[case] = (run_part(part, own, faces, ranks, say) for part in ("private", "adversary"))
+            private[case] = run_stage("private", own, faces, ranks, say)
+            unknown[case] = run_stage("adversary", own, faces, ranks, say)
         if not ranks.first:
             return None
         reached = {
@@ -103,8 +106,8 @@ def _unprotected(
     """The unprotected network and its adversaries."""
     names = [pair.name for pair in adversaries(settings)]
     attack = replace(config.attack, pairs=names, network="target")
-    own = replace(config, attack=attack, protect=replace(config.protect, pairs={names[0]: 1.0}))
-    return run_part("target", own, faces, ranks, say), run_part("adversary", own, faces, ranks, say)
+    own = replace(config, attack=attack, protect=replace(config.protect, terms=[{"at": names[0]}]))
+    return run_stage("target", own, faces, ranks, say), run_stage("adversary", own, faces, ranks, say)
 
 
 def _settings_of(case: Case, config: Config) -> Config:
@@ -112,14 +115,20 @@ def _settings_of(case: Case, config: Config) -> Config:
     output = Path(config.output)
     protect = replace(
         config.protect,
-        pairs={case.pair.name: 1.0},
-        objective=case.objective,
+        terms=[_term(case, config)],
         lambda_=case.lambda_,
         start=str(output / "target" / "final"),
         adversaries=str(output / "known" / "final"),
     )
     attack = replace(config.attack, pairs=[case.pair.name], network="private")
     return replace(config, output=str(output / case.name), attack=attack, protect=protect)
+
+
+def _term(case: Case, config: Config) -> dict[str, Any]:
+    """What a case hides, with the settings of the configuration's first term that its objective has."""
+    written = config.protect.specs[0].to_dict()
+    options = {name: written[name] for name in option_names(case.objective) if name in written}
+    return {"at": case.pair.name, "objective": case.objective, **options}
 
 
 def _network(case: Case, faces: Faces, private: Test, unknown: Test, reference: Test) -> PrivateNetwork:

@@ -16,7 +16,7 @@ from privatenet.distributed.config import Config
 from privatenet.distributed.tracking.tracker import flatten
 from privatenet.models.adversary import Pair
 from privatenet.models.network import NetworkSpec
-from privatenet.models.objectives import OBJECTIVES
+from privatenet.models.objectives.registry import OBJECTIVES
 
 VERSION = 1
 
@@ -173,7 +173,13 @@ def notes(config: Config, dataset: str) -> tuple[str, ...]:
             f"Another data set: {dataset}, the paper has RAF-DB. Its figures are here for orientation; nothing of them "
             "can be compared."
         )
-    others = [f"{key} {ours[key]} (paper: {value})" for key, value in published.SETTINGS.items() if ours[key] != value]
+    options = {f"protect.{name}": value for name, value in config.protect.specs[0].to_dict().items()}
+    ours = {**ours, **options}
+    others = [
+        f"{key} {ours[key]} (paper: {value})"
+        for key, value in published.SETTINGS.items()
+        if ours.get(key, value) != value
+    ]
     if others:
         said.append(f"Other settings than the paper's: {', '.join(others)}.")
     if config.model.affinity == "batch":

@@ -52,11 +52,11 @@ class TrainingPlan:
     window: int = 16
 
     def __post_init__(self) -> None:
-        parts = self.world_size * self.accumulation
-        if self.batch_size % parts:
+        shares = self.world_size * self.accumulation
+        if self.batch_size % shares:
             raise DataError(
                 f"batch_size {self.batch_size} cannot be cut evenly into {self.world_size} ranks x "
-                f"{self.accumulation} accumulation steps: accepted are multiples of {parts}"
+                f"{self.accumulation} accumulation steps: accepted are multiples of {shares}"
             )
         if len(self.rows) < self.batch_size:
             raise DataError(
@@ -98,7 +98,7 @@ def epoch_order(shards: npt.NDArray[np.int32], seed: int, epoch: int, window: in
     ends = np.searchsorted(shards[order], numbers, side="right")
     pieces = [order[start:end] for start, end in zip(starts, ends, strict=True)]
     windows = [np.concatenate(pieces[i : i + window]) for i in range(0, len(pieces), window)]
-    return np.concatenate([rng.permutation(part) for part in windows])
+    return np.concatenate([rng.permutation(members) for members in windows])
 
 
 def rank_slice(size: int, world_size: int, rank: int) -> Rows:

@@ -1,7 +1,7 @@
 """A sharded data set's table of contents: `manifest.json`, and beside each shard the index of its samples.
 
     manifest.json       schema, picture size, and for each shard its name, samples, bytes, sha256 and class counts
-    train-000000.tar    WebDataset: <name>.jpg and <name>.json (class index by attribute, -1 for unsure)
+    train-000000.tar    WebDataset: <name>.jpg or .png, and <name>.json (class index by attribute, -1 for unsure)
     train-000000.json   where each picture's bytes lie in the tar, so that any sample is one read away, and its labels
 
 The manifest stays small whatever the data set's size, and its sha256 is the data set's fingerprint.
@@ -141,8 +141,8 @@ def decode_manifest(content: bytes, origin: Path | str) -> Manifest:
 class Split:
     """The samples of one split, in the order of its shards.
 
-    `labels` is int64 [N, A], a column per attribute in schema order; sample `i` is the `sizes[i]` bytes of JPEG at
-    `offsets[i]` of the tar `paths[shard[i]]`.
+    `labels` is int64 [N, A], a column per attribute in schema order; sample `i` is the `sizes[i]` bytes of JPEG or
+    PNG at `offsets[i]` of the tar `paths[shard[i]]`.
     """
 
     directory: Path
@@ -160,7 +160,7 @@ class Split:
         return len(self.names)
 
     def read(self, sample: int) -> bytes:
-        """The JPEG of one sample."""
+        """The JPEG or PNG of one sample."""
         path = self.paths[int(self.shard[sample])]
         with path.open("rb") as stream:
             stream.seek(int(self.offsets[sample]))
@@ -220,12 +220,12 @@ def _open_index(directory: Path, shard: Shard) -> Index:
     tar, path = directory / shard.name, directory / shard.index_name
     size = tar.stat().st_size if tar.is_file() else None
     if size != shard.bytes:
-        found = "is missing" if size is None else f"has {size:,} bytes"
-        raise DataError(f"{tar}: {found}, accepted: {shard.bytes:,} bytes; build the shards again")
+        state = "is missing" if size is None else f"has {size:,} bytes"
+        raise DataError(f"{tar}: {state}, accepted: {shard.bytes:,} bytes; build the shards again")
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != shard.index_sha256:
-        found = "is not the index that the manifest names" if content else "is missing"
-        raise DataError(f"{path}: {found}; build the shards again")
+        state = "is not the index that the manifest names" if content else "is missing"
+        raise DataError(f"{path}: {state}; build the shards again")
     return Index.decode(content, path)
 
 

@@ -1,4 +1,8 @@
-"""One picture: from the file that a source holds to the upright RGB JPEG that a shard stores."""
+"""One picture: from the file that a source holds to what a shard stores, and from there to pixels.
+
+Formats are told by content, not by name, and only those named here are ever opened. A picture's header is judged before
+its pixels are decoded, as a few bytes may claim gigabytes.
+"""
 
 import io
 import warnings
@@ -7,9 +11,14 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from privatenet.data_shards.errors import DataError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
+SOURCE_FORMATS = ("JPEG", "PNG", "WEBP")
+ENDINGS = {"JPEG": "jpg", "PNG": "png"}
+"""The formats that shards store, and how their members' names end."""
+
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 MIN_SIDE, MAX_SIDE = 16, 8192
+MAX_PIXELS = 2**25
+"""The largest picture of a source; decoded, it takes 100 MB."""
 JPEG_QUALITY = 95
 
 
@@ -19,61 +28,54 @@ class PictureError(DataError):
 
 def picture_size(data: bytes, origin: str) -> tuple[int, int]:
     """(height, width) in pixels of the picture held upright; PictureError where it is corrupt."""
-    upright = _decode(data, origin)[0]
+    upright = _decode(_open_source(data, origin), origin)[0]
     return upright.height, upright.width
 
 
-def to_jpeg(data: bytes, origin: str, size: tuple[int, int], fit: bool) -> bytes:
-    """The picture as an RGB JPEG of `size` (height, width), its own bytes where it is one already.
+def to_stored(data: bytes, origin: str, size: tuple[int, int], fit: bool) -> tuple[str, bytes]:
+    """The picture as a shard stores it, upright RGB of `size` (height, width): its member's ending and its bytes.
 
-    With `fit`, a picture of another size is scaled and cropped about its centre; without, it is a DataError.
-    Raises PictureError where the picture does not decode to its end or its sides are absurd.
+    A JPEG or PNG that is so already keeps its bytes, anything else becomes a JPEG. With `fit`, a picture of another
+    size is scaled and cropped about its centre; without, it is a DataError. Raises PictureError where the picture does
+    not decode to its end or its sides are absurd.
     """
-    upright, as_stored = _decode(data, origin)
-    found = (upright.height, upright.width)
-    if found == size and as_stored:
-        return data
-    if found != size:
+    image = _open_source(data, origin)
+    if not fit and sorted(image.size) != sorted(size):  # it may lie on its side
+        raise _another_size(image, origin, size)
+    upright, as_stored = _decode(image, origin)
+    same_size = (upright.height, upright.width) == size
+    if same_size and as_stored:
+        return ENDINGS[str(image.format)], data
+    if not same_size:
         if not fit:
-            raise DataError(
-                f"{origin}: is {found[1]}x{found[0]} pixels and others are {size[1]}x{size[0]}, accepted: one size for "
-                "all; `--size N` makes every picture NxN"
-            )
+            raise _another_size(upright, origin, size)
         upright = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     upright.save(stream, "JPEG", quality=JPEG_QUALITY)
-    return stream.getvalue()
+    return ENDINGS["JPEG"], stream.getvalue()
 
 
-def _decode(data: bytes, origin: str) -> tuple[Image.Image, bool]:
-    """The picture, upright and RGB, and whether its file is that already."""
-    image = _open(data, origin)
-    try:
-        image.load()
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        upright = ImageOps.exif_transpose(image) if turned else image
-    except Exception as error:  # Pillow raises whatever a format's parser ran into
-        raise PictureError(f"{origin}: does not decode: {error}") from error
-    as_stored = image.format == "JPEG" and image.mode == "RGB" and not turned
-    return upright if upright.mode == "RGB" else _to_rgb(upright), as_stored
+def decode_stored(data: bytes, origin: str, size: tuple[int, int]) -> Image.Image:
+    """A shard's picture, decoded; PictureError where it is not a JPEG or PNG in RGB of `size` (height, width)."""
+    image = _open(data, origin, tuple(ENDINGS))
+    if (image.height, image.width, image.mode) != (*size, "RGB"):
+        raise PictureError(
+            f"{origin}: is {image.width}x{image.height} {image.mode}, "
+            f"accepted: {size[1]}x{size[0]} RGB, as the manifest names it"
+        )
+    _load(image, origin)
+    return image
 
 
-def _open(data: bytes, origin: str) -> Image.Image:
+def _open_source(data: bytes, origin: str) -> Image.Image:
     """The picture's header, with sides that are worth decoding."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise PictureError(f"{origin}: is not a picture, accepted: {', '.join(FORMATS)}") from error
-    except Image.DecompressionBombError as error:
-        raise PictureError(f"{origin}: has absurd dimensions, accepted: {MIN_SIDE} to {MAX_SIDE} a side") from error
-    except Exception as error:  # as in _decode
-        raise PictureError(f"{origin}: its header does not decode: {error}") from error
-    if min(image.size) < MIN_SIDE or max(image.size) > MAX_SIDE:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = _open(data, origin, SOURCE_FORMATS)
+    if min(image.size) < MIN_SIDE or max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
         raise PictureError(
             f"{origin}: has absurd dimensions, {image.width}x{image.height} pixels, "
-            f"accepted: {MIN_SIDE} to {MAX_SIDE} a side"
+            f"accepted: {MIN_SIDE} to {MAX_SIDE} a side and {MAX_PIXELS:,} in all"
         )
     if image.mode not in MODES:
         raise PictureError(
@@ -82,7 +84,44 @@ def _open(data: bytes, origin: str) -> Image.Image:
     return image
 
 
+def _open(data: bytes, origin: str, formats: tuple[str, ...]) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=formats)
+    except UnidentifiedImageError as error:
+        raise PictureError(f"{origin}: is not a picture, accepted: {', '.join(formats)}") from error
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"{origin}: has absurd dimensions, accepted: {MIN_SIDE} to {MAX_SIDE} a side") from error
+    except Exception as error:  # Pillow raises whatever a format's parser ran into
+        raise PictureError(f"{origin}: its header does not decode: {error}") from error
+
+
+def _load(image: Image.Image, origin: str) -> None:
+    try:
+        image.load()
+    except Exception as error:  # as in _open
+        raise PictureError(f"{origin}: does not decode: {error}") from error
+
+
+def _decode(image: Image.Image, origin: str) -> tuple[Image.Image, bool]:
+    """The picture, upright and RGB, and whether its file is what a shard stores already."""
+    _load(image, origin)
+    try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        upright = ImageOps.exif_transpose(image) if turned else image
+    except Exception as error:  # as in _open
+        raise PictureError(f"{origin}: its orientation does not decode: {error}") from error
+    as_stored = image.format in ENDINGS and image.mode == "RGB" and not turned
+    return upright if upright.mode == "RGB" else _to_rgb(upright), as_stored
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _another_size(image: Image.Image, origin: str, size: tuple[int, int]) -> DataError:
+    return DataError(
+        f"{origin}: is {image.width}x{image.height} pixels and others are {size[1]}x{size[0]}, accepted: one size for "
+        "all; `--size N` makes every picture NxN"
+    )

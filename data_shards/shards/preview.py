@@ -1,6 +1,5 @@
 """A data set at a glance: a table of its classes, and a sheet of its faces by target class."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from rich.table import Table
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import replacing
 from privatenet.data_shards.shards.manifest import Manifest, Split, open_split
+from privatenet.data_shards.shards.picture import decode_stored
 
 _COLUMNS = 12
 _CELL = 96  # a face's side
@@ -60,31 +60,31 @@ def contact_sheet(directory: Path, split: str, out_png: Path, rows: int = 2, see
     labels = samples.labels[:, schema.names.index(schema.target)]
     members = [np.flatnonzero(labels == label) for label in range(len(classes))]
     generator = np.random.default_rng(seed)
-    drawn = [generator.permutation(of_class)[: rows * _COLUMNS] for of_class in members]
+    faces = [generator.permutation(of_class)[: rows * _COLUMNS] for of_class in members]
 
     caption = _GAP * 4 + int(max(_CLASS_FONT.getlength(name) for name in classes))
-    heights = [max(1, -(-len(chosen) // _COLUMNS)) * (_CELL + _GAP) + _BAND for chosen in drawn]
+    heights = [max(1, -(-len(of_class) // _COLUMNS)) * (_CELL + _GAP) + _BAND for of_class in faces]
     width = 2 * _MARGIN + caption + _COLUMNS * (_CELL + _GAP) - _GAP
     sheet = Image.new("RGB", (width, 2 * _MARGIN + _TITLE + sum(heights) - _BAND - _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
     title = f"{schema.name}, {split}: {len(samples):,} samples by {schema.target}"
     draw.text((_MARGIN, _MARGIN), title, _INK, _TITLE_FONT)
     top = _MARGIN + _TITLE
-    for name, of_class, chosen, height in zip(classes, members, drawn, heights, strict=True):
+    for name, of_class, sample_rows, height in zip(classes, members, faces, heights, strict=True):
         share = 100 * len(of_class) / len(samples)
         draw.text((_MARGIN, top + 4), name, _INK, _CLASS_FONT)
         draw.text((_MARGIN, top + 34), f"{len(of_class):,}, {share:.1f} %", _FAINT, _COUNT_FONT)
-        _paste_faces(sheet, samples, chosen, left=_MARGIN + caption, top=top)
+        _paste_faces(sheet, samples, sample_rows, left=_MARGIN + caption, top=top)
         top += height
     with replacing(out_png) as stream:
         sheet.save(stream, "PNG")
 
 
-def _paste_faces(sheet: Image.Image, samples: Split, chosen: npt.NDArray[np.int64], left: int, top: int) -> None:
-    for place, sample in enumerate(chosen):
+def _paste_faces(sheet: Image.Image, samples: Split, sample_rows: npt.NDArray[np.int64], left: int, top: int) -> None:
+    for place, sample in enumerate(sample_rows.tolist()):
         row, column = divmod(place, _COLUMNS)
-        with Image.open(io.BytesIO(samples.read(int(sample))), formats=("JPEG",)) as face:
-            face.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)
-            x = left + column * (_CELL + _GAP) + (_CELL - face.width) // 2
-            y = top + row * (_CELL + _GAP) + (_CELL - face.height) // 2
-            sheet.paste(face, (x, y))
+        face = decode_stored(samples.read(sample), f"sample '{samples.names[sample]}'", samples.image_size)
+        face.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)
+        x = left + column * (_CELL + _GAP) + (_CELL - face.width) // 2
+        y = top + row * (_CELL + _GAP) + (_CELL - face.height) // 2
+        sheet.paste(face, (x, y))

@@ -7,20 +7,23 @@ whatever has its place is whole, and a build that was stopped goes on with the s
 import hashlib
 import json
 import multiprocessing
+import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Literal
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.files import PART, file_sha256, replacing
+from privatenet.data_shards.files import TMP, file_sha256, replacing
+from privatenet.data_shards.lock import LOCK, owned
 from privatenet.data_shards.shards.manifest import VERSION, Index, Manifest, Shard, Skipped, index_name
-from privatenet.data_shards.shards.picture import MAX_SIDE, MIN_SIDE, PictureError, picture_size, to_jpeg
+from privatenet.data_shards.shards.picture import ENDINGS, MAX_SIDE, MIN_SIDE, PictureError, picture_size, to_stored
+from privatenet.data_shards.sources.record import Record, Source, check_records
 from privatenet.data_shards.sources.schema import Schema
-from privatenet.data_shards.sources.source import Record, Source, check_records
 
 BUILD = "build.json"
 
@@ -40,36 +43,20 @@ def build(
     """Shard `source` into the folder `out` and return its manifest; what `out` already has of it is kept.
 
     `image_size` makes every picture square with that side, otherwise all must have one size already. Corrupt pictures
-    stop the build, or with `on_corrupt="skip"` are left out and listed in the manifest. `progress` is told (samples
-    done, samples in all) after each shard. Raises DataError before anything is written where the records or options
-    are wrong or `out` holds something else.
+    stop the build, or with `on_corrupt="skip"` are left out and listed in the manifest. `progress` is called with
+    (samples done, samples in all) after each shard. Raises DataError before anything is written where the records or
+    options are wrong, `out` holds something else, or another process builds there.
     """
     _check_options(samples_per_shard, workers, image_size, on_corrupt)
     check_records(source.records, source.schema)
     plan = plan_shards(source.records, samples_per_shard)
     skip_corrupt = on_corrupt == "skip"
     size = _first_size(source, plan, skip_corrupt) if image_size is None else (image_size, image_size)
-    _claim(out, source, samples_per_shard, image_size)
     job = _Job(source, out, plan, size, fit=image_size is not None, skip_corrupt=skip_corrupt)
-
-    splits: dict[str, list[Shard]] = {}
-    skipped: list[Skipped] = []
-    done = 0
-    with _shard_maker(job, workers) as made:
-        for shard, left_out in made:
-            splits.setdefault(_split_of(shard.name), []).append(shard)
-            skipped += left_out
-            done += shard.samples + len(left_out)
-            if progress is not None:
-                progress(done, len(source.records))
-    manifest = Manifest(
-        VERSION, source.schema, size, {split: tuple(shards) for split, shards in splits.items()}, tuple(skipped)
-    )
-    for split in manifest.splits:
-        if manifest.num_samples(split) == 0:
-            first = next(sample.reason for sample in skipped if sample.split == split)
-            raise DataError(f"split '{split}' has no picture that decodes; the first: {first}")
-    manifest.save(out)
+    with owned(out):
+        _claim(out, source, samples_per_shard, image_size)
+        manifest = _make_shards(job, workers, progress)
+        manifest.save(out)
     return manifest
 
 
@@ -101,13 +88,35 @@ class _Job:
     skip_corrupt: bool
 
 
-_Made = tuple[Shard, list[Skipped]]
+def _make_shards(job: _Job, workers: int, progress: Callable[[int, int], None] | None) -> Manifest:
+    """Make every shard of the plan; DataError where a split is left without a picture."""
+    splits: dict[str, list[Shard]] = {}
+    skipped: list[Skipped] = []
+    done = 0
+    with _shard_maker(job, workers) as results:
+        for shard, left_out in results:
+            splits.setdefault(_split_of(shard.name), []).append(shard)
+            skipped += left_out
+            done += shard.samples + len(left_out)
+            if progress is not None:
+                progress(done, len(job.source.records))
+    manifest = Manifest(
+        VERSION, job.source.schema, job.size, {split: tuple(shards) for split, shards in splits.items()}, tuple(skipped)
+    )
+    for split in manifest.splits:
+        if manifest.num_samples(split) == 0:
+            first = next(sample.reason for sample in skipped if sample.split == split)
+            raise DataError(f"split '{split}' has no picture that decodes; the first: {first}")
+    return manifest
+
+
+_Result = tuple[Shard, list[Skipped]]
 
 _worker_job: _Job | None = None  # set once in each process of the pool, instead of travelling with every shard
 
 
 @contextmanager
-def _shard_maker(job: _Job, workers: int) -> Iterator[Iterator[_Made]]:
+def _shard_maker(job: _Job, workers: int) -> Iterator[Iterator[_Result]]:
     """The plan's shards, made in this process or in a pool, in the order of the plan."""
     if workers == 1:
         yield (_make_shard(job, name) for name in job.plan)
@@ -124,14 +133,23 @@ def _shard_maker(job: _Job, workers: int) -> Iterator[Iterator[_Made]]:
 def _take_job(job: _Job) -> None:
     global _worker_job
     _worker_job = job
+    Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _make_shard_of_worker_job(name: str) -> _Made:
+def _end_with_parent() -> None:
+    """A pool's process outlives a parent that was killed, and would write into a folder that is another build's now."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _make_shard_of_worker_job(name: str) -> _Result:
     assert _worker_job is not None
     return _make_shard(_worker_job, name)
 
 
-def _make_shard(job: _Job, name: str) -> _Made:
+def _make_shard(job: _Job, name: str) -> _Result:
     index = _finished(job, name)
     if index is None:
         index = _write_tar(job, name)
@@ -155,7 +173,7 @@ def _finished(job: _Job, name: str) -> Index | None:
 
 
 def _write_tar(job: _Job, name: str) -> Index:
-    # Imported here, as it brings torch: seconds that a look at the manifest need not wait for.
+    # Imported here, as it brings torch: seconds that a look at finished shards need not wait for.
     from webdataset.writer import TarWriter
 
     sizes: dict[str, int] = {}
@@ -163,7 +181,7 @@ def _write_tar(job: _Job, name: str) -> Index:
     with replacing(job.out / name) as stream, TarWriter(stream, **_TAR) as tar:
         for record in job.plan[name]:
             try:
-                picture = to_jpeg(job.source.read(record), record.location, job.size, job.fit)
+                ending, picture = to_stored(job.source.read(record), record.location, job.size, job.fit)
             except PictureError as error:
                 if not job.skip_corrupt:
                     raise PictureError(f"{error}; `--on-corrupt skip` leaves such pictures out") from error
@@ -171,7 +189,7 @@ def _write_tar(job: _Job, name: str) -> Index:
                 continue
             sizes[record.name] = len(picture)
             labels.append(record.labels)
-            tar.write({"__key__": record.name, "jpg": picture, "json": _label_json(record, job.source.schema)})
+            tar.write({"__key__": record.name, ending: picture, "json": _label_json(record, job.source.schema)})
     path = job.out / name
     offsets = _picture_offsets(path)
     return Index(
@@ -188,7 +206,8 @@ def _write_tar(job: _Job, name: str) -> Index:
 def _picture_offsets(path: Path) -> dict[str, int]:
     """Where each picture's bytes begin; asked of the tar, as headers grow with long or foreign names."""
     with tarfile.open(path) as tar:
-        return {member.name.removesuffix(".jpg"): member.offset_data for member in tar if member.name.endswith(".jpg")}
+        members = [(member.name.partition("."), member.offset_data) for member in tar]
+    return {name: offset for (name, _, ending), offset in members if ending in ENDINGS.values()}
 
 
 def _label_json(record: Record, schema: Schema) -> bytes:
@@ -226,12 +245,8 @@ def _claim(out: Path, source: Source, samples_per_shard: int, image_size: int | 
                 "delete it if it is no longer needed"
             )
         return
-    if out.exists() and (not out.is_dir() or any(path.suffix != PART for path in out.iterdir())):
+    if any(path.suffix != TMP and path.name != LOCK for path in out.iterdir()):
         raise DataError(f"{out}: is not empty and not a data set of ours, accepted: a new or empty folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{out}: cannot be made: {error.strerror}") from error
     with replacing(note) as stream:
         stream.write(content)
 

@@ -17,8 +17,8 @@ import re
 from pathlib import Path
 
 from privatenet.data_shards.errors import DataError
+from privatenet.data_shards.sources.record import FolderSource, Record, check_pictures
 from privatenet.data_shards.sources.schema import Attribute, Schema
-from privatenet.data_shards.sources.source import FolderSource, Record, check_pictures
 
 _EMOTIONS = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 _AGE_GROUPS = ("0-3", "4-19", "20-39", "40-69", "70+")
@@ -79,8 +79,8 @@ def _schema_of(labels: dict[str, dict[str, int]]) -> Schema:
 def _read_lists(root: Path) -> dict[str, dict[str, int]]:
     """The private attributes that come as lists: none of them, or all but perhaps race."""
     present = [name for name in RAFDB_SCHEMA.private if (root / _FOLDERS[name]).is_dir()]
-    wanted = [name for name in RAFDB_SCHEMA.private if name in present or name != "race"] if present else []
-    return {name: _read_list(root, RAFDB_SCHEMA.attribute(name)) for name in wanted}
+    needed = [name for name in RAFDB_SCHEMA.private if name in present or name != "race"] if present else []
+    return {name: _read_list(root, RAFDB_SCHEMA.attribute(name)) for name in needed}
 
 
 def _read_list(root: Path, attribute: Attribute) -> dict[str, int]:
@@ -117,13 +117,13 @@ def _read_annotations(root: Path, names: list[str]) -> dict[str, dict[str, int]]
     labels: dict[str, dict[str, int]] = {attribute: {} for attribute in _ANNOTATED}
     for name in names:
         path = folder / f"{name}_manu_attri.txt"
-        written = [line for line in _lines(path) if line.strip()][_NUM_LANDMARKS:]
-        if len(written) != len(_ANNOTATED):
+        lines = [line for line in _lines(path) if line.strip()][_NUM_LANDMARKS:]
+        if len(lines) != len(_ANNOTATED):
             raise DataError(
-                f"{path}: {len(written)} lines after the first {_NUM_LANDMARKS}, "
+                f"{path}: {len(lines)} lines after the first {_NUM_LANDMARKS}, "
                 f"accepted: {len(_ANNOTATED)}, the {', '.join(_ANNOTATED)}"
             )
-        for attribute, value in zip(_ANNOTATED, written, strict=True):
+        for attribute, value in zip(_ANNOTATED, lines, strict=True):
             try:
                 labels[attribute][name] = RAFDB_SCHEMA.attribute(attribute).encode(value.strip())
             except DataError as error:

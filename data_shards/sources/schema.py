@@ -21,8 +21,9 @@ IDENTIFIER = re.compile(r"[a-z0-9_]+")
 class Attribute:
     """One label per sample.
 
-    `values` maps a label as the source writes it to its class's name, in the order of the class indices;
-    `unsure` is the label that stands for "could not tell", if the source has one.
+    `values` maps a label as the source writes it to its class's name, in the order of the class indices; where the
+    labels are the names, a source may also write the class index. `unsure` is the label that stands for "could not
+    tell", if the source has one.
     """
 
     name: str
@@ -46,16 +47,25 @@ class Attribute:
         """The classes' names, by class index."""
         return tuple(self.values.values())
 
-    def encode(self, written: str) -> int:
+    def encode(self, label: str) -> int:
         """The class index of a label as the source writes it, `UNSURE` for the unsure label."""
-        if written == self.unsure:
+        if label == self.unsure:
             return UNSURE
         labels = list(self.values)
-        if written not in labels:
-            known = [f"{label} ({name})" if label != name else label for label, name in self.values.items()]
-            known += [] if self.unsure is None else [f"{self.unsure} (unsure)"]
-            raise DataError(f"label '{written}' for '{self.name}', accepted: {', '.join(known)}")
-        return labels.index(written)
+        for accepted in (labels, self._indices):
+            if label in accepted:
+                return accepted.index(label)
+        known = [f"{label} ({name})" if label != name else label for label, name in self.values.items()]
+        known += [f"{index} ({name})" for index, name in zip(self._indices, self.classes, strict=False)]
+        known += [] if self.unsure is None else [f"{self.unsure} (unsure)"]
+        raise DataError(f"label '{label}' for '{self.name}', accepted: {', '.join(known)}")
+
+    @property
+    def _indices(self) -> list[str]:
+        """The class indices as labels: where the names are labels too, and none of them nor `unsure` could be meant."""
+        indices = [str(index) for index in range(len(self.values))]
+        numbered = self.unsure in indices or any(label.isdecimal() for label in self.values)
+        return [] if numbered or tuple(self.values) != self.classes else indices
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class Schema:
             classes: {0: male, 1: female}
             unsure: 2
           glasses:
-            classes: [without, with]                        # where the labels are the names
+            classes: [without, with]                        # where the labels are the names, or 0 and 1
     """
 
     name: str

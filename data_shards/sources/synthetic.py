@@ -10,8 +10,8 @@ from PIL import Image
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.sources.appearance import sample_face
 from privatenet.data_shards.sources.drawing import draw_face
+from privatenet.data_shards.sources.record import Record, Source
 from privatenet.data_shards.sources.schema import Attribute, Schema
-from privatenet.data_shards.sources.source import Record, Source
 
 EMOTIONS = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 GENDERS = ("male", "female")
@@ -110,7 +110,7 @@ def _draw_private(
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Draw a private class for each emotion [num], from a mix of `shares` and the class tied to the emotion."""
-    own = _TIED_SHARE * np.eye(len(shares))[list(tied)] + (1 - _TIED_SHARE) * shares
-    bounds = np.cumsum((1 - correlation) * shares + correlation * own, axis=1)[:, :-1]
-    drawn: NDArray[np.int64] = (rng.random(len(emotion))[:, None] >= bounds[emotion]).sum(axis=1)
-    return drawn
+    of_emotion = _TIED_SHARE * np.eye(len(shares))[list(tied)] + (1 - _TIED_SHARE) * shares
+    bounds = np.cumsum((1 - correlation) * shares + correlation * of_emotion, axis=1)[:, :-1]
+    private: NDArray[np.int64] = (rng.random(len(emotion))[:, None] >= bounds[emotion]).sum(axis=1)
+    return private

@@ -7,15 +7,19 @@
 `path` is relative to the CSV's folder or to a root given besides; `split` is any name, such as train or test; then one
 column per attribute of the schema, its labels as the schema's `classes` write them. A column `name` may tell pictures
 apart whose files are called the same; other columns are ignored.
+
+A sample is called as its file is, without the ending. What a shard's names cannot hold is written as in a URL, and `%`
+itself too: `1_0.jpg.chip.jpg` becomes `1_0%2Ejpg%2Echip`, and `urllib.parse.unquote` gives back `1_0.jpg.chip`.
 """
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from privatenet.data_shards.errors import DataError
+from privatenet.data_shards.sources.record import UNSAFE, FolderSource, Record, check_pictures
 from privatenet.data_shards.sources.schema import Schema
-from privatenet.data_shards.sources.source import FolderSource, Record, check_pictures
 
 
 def table_source(table: Path, schema: Path, root: Path | None = None) -> FolderSource:
@@ -30,13 +34,26 @@ def table_source(table: Path, schema: Path, root: Path | None = None) -> FolderS
     return FolderSource(labels, records, folder)
 
 
+def safe_name(name: str) -> str:
+    """The name as a shard can hold it, `%` and what is refused there as `%` and two hexadecimal digits."""
+    return re.sub(f"%|{UNSAFE}", lambda match: f"%{ord(match[0]):02X}", name)
+
+
 def _read_records(table: Path, schema: Schema) -> Iterator[Record]:
     try:
         with table.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.DictReader(stream, strict=True)
             _check_columns(table, rows.fieldnames or (), schema)
+            line_of: dict[str, int] = {}
             for row in rows:
-                yield _record(row, schema, f"{table}, line {rows.line_num}")
+                record = _record(row, schema, f"{table}, line {rows.line_num}")
+                if record.name in line_of:
+                    raise DataError(
+                        f"{table}: lines {line_of[record.name]} and {rows.line_num} are both called '{record.name}'; "
+                        "a column `name` can tell them apart"
+                    )
+                line_of[record.name] = rows.line_num
+                yield record
     except OSError as error:
         raise DataError(f"{table}: cannot be read: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
@@ -50,7 +67,7 @@ def _record(row: dict[str, str | None], schema: Schema, where: str) -> Record:
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     return Record(
-        name=(row.get("name") or "").strip() or Path(values["path"]).stem,
+        name=safe_name((row.get("name") or "").strip() or Path(values["path"]).stem),
         split=values["split"],
         labels=labels,
         location=values["path"],
@@ -64,10 +81,10 @@ def _value(row: dict[str, str | None], column: str, where: str) -> str:
     return value
 
 
-def _check_columns(table: Path, found: Sequence[str], schema: Schema) -> None:
+def _check_columns(table: Path, columns: Sequence[str], schema: Schema) -> None:
     needed = ("path", "split", *schema.names)
     for column in needed:
-        if column not in found:
+        if column not in columns:
             raise DataError(
-                f"{table}: has no column '{column}', needed: {', '.join(needed)}; found: {', '.join(found)}"
+                f"{table}: has no column '{column}', needed: {', '.join(needed)}; found: {', '.join(columns)}"
             )

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
-from PIL import Image
 
 from privatenet.audit.attack.findings import Findings, read_findings, write_findings
 from privatenet.audit.errors import AuditError
 from privatenet.audit.paper.reproduction import Reproduction, read_reproduction
 from privatenet.audit.settings import AuditConfig
 from privatenet.data_shards.lock import owned
-from privatenet.data_shards.reading.loader import DataConfig
+from privatenet.data_shards.reading.config import DataConfig
+from privatenet.data_shards.shards.picture import decode_stored
 from privatenet.distributed import agree, checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import ConfigError, EngineConfig, TrackingConfig
@@ -205,7 +205,7 @@ def _pictures(faces: Faces, count: int) -> list[tuple[bytes, str]]:
     pictures = []
     for row in range(min(count, len(faces.test))):
         stream = io.BytesIO()
-        Image.open(io.BytesIO(faces.test.read(row))).save(stream, "PNG")
+        decode_stored(faces.test.read(row), faces.test.names[row], faces.test.image_size).save(stream, "PNG")
         labels = zip(faces.schema.attributes, faces.test.labels[row], strict=True)
         names = [attribute.classes[label] if label >= 0 else "unsure" for attribute, label in labels]
         pictures.append((stream.getvalue(), ", ".join(names)))

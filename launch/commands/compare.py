@@ -71,7 +71,7 @@ def parser() -> ArgumentParser:
 def _register(uri: str, run: "TrackedRun", name: str, alias: str) -> None:
     """Register the network of a run, whose checkpoint is on this machine, and say how to load it."""
     from privatenet.distributed import checkpoint
-    from privatenet.distributed.stages import load_network
+    from privatenet.distributed.stages.trained import load_network
     from privatenet.distributed.tracking.store import register
     from privatenet.tune.compare.candidates import without_password
 

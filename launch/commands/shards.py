@@ -14,7 +14,7 @@ from privatenet.data_shards.shards.preview import class_table, contact_sheet
 from privatenet.data_shards.shards.verify import verify
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.rafdb import rafdb_source
-from privatenet.data_shards.sources.source import Source
+from privatenet.data_shards.sources.record import Source
 from privatenet.data_shards.sources.table import table_source
 
 

@@ -1,87 +1,75 @@
 """Several ranks, for real: gloo on this machine."""
 
+import socket
 from pathlib import Path
 
+import dist_cases as cases
+import numpy as np
 import pytest
-import torch
+from forks import on_ranks
 from safetensors.torch import load_file
 
-from support import Start
 
-WORKER = str(Path(__file__).parent / "worker.py")
-
-
-def run(
-    torchrun: Start, ranks: int, case: str, shards: Path, out: Path, zero: int = 0, optimizer: str = "sgd"
-) -> str:
-    out.mkdir(exist_ok=True)
-    done = torchrun(ranks, WORKER, case, str(shards), str(out), str(zero), optimizer)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+def test_ten_steps_give_the_same_parameters_and_order_on_1_2_and_4_ranks(shards: Path, tmp_path: Path) -> None:
+    one, two, four = (on_ranks(n, cases.ten_steps, shards, tmp_path / str(n))[0] for n in (1, 2, 4))
+    for other in (two, four):
+        assert other["order"] == one["order"], "the order depends on the ranks"
+        apart = other["end"] - one["end"]
+        assert np.abs(apart).max() < 1e-4
+        moved = np.linalg.norm(one["end"] - one["start"])
+        assert np.linalg.norm(apart) < 0.1 * moved, "too little has moved for that to mean much"
 
 
-def weights(path: Path) -> torch.Tensor:
-    """Every parameter in a file, as one vector."""
-    tensors = load_file(path)
-    others = ("order", "num_batches_tracked", "running_mean", "running_var", "running_affinity")
-    return torch.cat([tensors[key].flatten() for key in sorted(tensors) if not key.endswith(others)])
+def test_a_term_of_the_whole_batch_gives_the_same_gradient_on_1_2_and_4_ranks() -> None:
+    one, two, four = (on_ranks(n, cases.learn_by_the_whole_batch)[0]["gradient"] for n in (1, 2, 4))
+    for other in (two, four):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-6 * np.abs(one).max())
 
 
-def order(path: Path) -> torch.Tensor:
-    """The samples that a run read, by their places in the sequence."""
-    return load_file(path)["order"]
-
-
-def test_ten_steps_give_the_same_parameters_and_order_on_1_2_and_4_ranks(
-    torchrun: Start, shards: Path, tmp_path: Path
-) -> None:
-    for ranks in (1, 2, 4):
-        run(torchrun, ranks, "steps", shards, tmp_path / str(ranks))
-    start, one = (weights(tmp_path / "1" / f"{name}.safetensors") for name in ("start", "steps"))
-    for ranks in (2, 4):
-        path = tmp_path / str(ranks) / "steps.safetensors"
-        assert torch.equal(order(path), order(tmp_path / "1" / "steps.safetensors")), "the order depends on the ranks"
-        assert (weights(path) - one).abs().max() < 1e-4, f"parameters on {ranks} ranks"
-        assert (weights(path) - one).norm() < 0.1 * (one - start).norm(), "too little has moved for that to mean much"
-
-
-@pytest.mark.parametrize(("zero", "optimizer"), [(0, "sgd"), (2, "sgd")])
+@pytest.mark.parametrize("zero_stage", [0, 2])
 def test_two_ranks_stopped_in_an_epoch_go_on_as_one_with_the_very_next_sample(
-    torchrun: Start, shards: Path, tmp_path: Path, zero: int, optimizer: str
+    shards: Path, tmp_path: Path, zero_stage: int
 ) -> None:
-    said = run(torchrun, 2, "interrupted", shards, tmp_path / "a", zero, optimizer)
-    assert "rank 0: target stopped at step 7" in said
-    assert "rank 1: target stopped at step 7" in said
+    words = on_ranks(2, cases.stop_first_rank, shards, tmp_path / "a", zero_stage)
+    assert words == ["a stopped at step 7; the same command goes on from there"] * 2
     (checkpoint,) = (tmp_path / "a").rglob("model.safetensors")
-    stopped = weights(checkpoint)
-    run(torchrun, 1, "resumed", shards, tmp_path / "a", 0, optimizer)
-    run(torchrun, 1, "resumed", shards, tmp_path / "b", 0, optimizer)
-    resumed, straight = (tmp_path / side / "resumed.safetensors" for side in "ab")
-    assert torch.equal(order(resumed), order(straight)[7 * 16 :])
-    apart, moved = weights(resumed) - weights(straight), weights(straight) - stopped
-    assert apart.norm() < 0.2 * moved.norm(), "the optimiser did not go on as it was"
+    stopped = cases.vector(load_file(checkpoint))
+    resumed, straight = (on_ranks(1, cases.go_on, shards, tmp_path / side)[0] for side in "ab")
+    assert resumed["order"] == straight["order"][7 * 16 :]
+    apart, moved = resumed["end"] - straight["end"], straight["end"] - stopped
+    assert np.linalg.norm(apart) < 0.2 * np.linalg.norm(moved), "the optimiser did not go on as it was"
 
 
-def test_adams_state_survives_every_change_of_zero_stage_exactly(
-    torchrun: Start, shards: Path, tmp_path: Path
-) -> None:
-    said = run(torchrun, 1, "optimizer", shards, tmp_path)
-    assert [line for line in said.splitlines() if ": apart" in line] == [
-        f"{before} to {after}: apart 0.0" for before in (0, 2) for after in (0, 2)
-    ]
+def test_adams_state_survives_every_change_of_zero_stage_exactly() -> None:
+    (apart,) = on_ranks(1, cases.change_zero_stage)
+    assert apart == {(before, after): 0.0 for before in (0, 2) for after in (0, 2)}
 
 
-def test_what_is_frozen_stays_bit_for_bit_and_statistics_agree_after_averaging(
-    torchrun: Start, shards: Path, tmp_path: Path
-) -> None:
-    said = run(torchrun, 2, "frozen", shards, tmp_path)
-    for rank in range(2):
-        assert f"rank {rank}: network kept" in said
-        assert f"rank {rank}: adversary moved" in said
-        assert f"rank {rank}: before 2 after 1" in said
+def test_what_is_frozen_stays_bit_for_bit_and_statistics_agree_after_averaging() -> None:
+    first, second = on_ranks(2, cases.freeze_and_average)
+    for rank in (first, second):
+        assert rank["network kept"]
+        assert rank["adversary moved"]
+    assert first["apart"] != second["apart"]
+    assert first["averaged"] == second["averaged"]
 
 
-def test_all_ranks_end_when_one_diverges(torchrun: Start, shards: Path, tmp_path: Path) -> None:
-    said = run(torchrun, 2, "diverged", shards, tmp_path)
-    assert "rank 0: diverged" in said
-    assert "rank 1: diverged" in said
+def test_all_ranks_end_when_one_diverges() -> None:
+    assert on_ranks(2, cases.decide_with_a_loss_that_is_not_finite) == ["diverged"] * 2
+
+
+@pytest.mark.parametrize("verb", ["first", "each", "everyone"])
+def test_an_error_of_one_rank_is_everyones_and_names_rank_and_machine(verb: str) -> None:
+    host = socket.gethostname()
+    theirs = f"RankError: rank 0 on {host}: OSError: disk full"
+    assert on_ranks(2, cases.fail_on, verb, 0) == ["OSError: disk full", theirs]
+    if verb == "first":
+        assert on_ranks(2, cases.fail_on, verb, 1) == ["got 0", "got 0"]
+    else:
+        theirs = f"ConfigError: engine.clip is -1 (rank 1 on {host})"
+        assert on_ranks(2, cases.fail_on, verb, 1) == [theirs, "ConfigError: engine.clip is -1"]
+
+
+def test_results_of_ranks_reach_all_of_them() -> None:
+    assert on_ranks(2, cases.fail_on, "everyone", -1) == ["got [0, 1]"] * 2
+    assert on_ranks(2, cases.fail_on, "each", -1) == ["got 0", "got 1"]

@@ -24,20 +24,19 @@ from privatenet.audit.attack.samples import attack_split, labelled_split, valida
 from privatenet.audit.errors import AuditError
 from privatenet.audit.settings import AuditConfig
 from privatenet.data_shards.lock import owned
-from privatenet.data_shards.reading.loader import DataConfig
+from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.shards.manifest import open_split
 from privatenet.distributed import checkpoint
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.ranks import Ranks, free_port
-from privatenet.distributed.stages import load_network
+from privatenet.distributed.ranks import ALONE, free_port
+from privatenet.distributed.stages.trained import load_network
 from privatenet.launch import cli
 from privatenet.models.arm import one_by_one
 from privatenet.models.network import NetworkSpec, build_network
 
 QUICK = AuditConfig(attackers=["paper", "logistic", "svm", "conv"], seeds=1, components=8, resamples=100, references=[])
 FLAGS = ("--attackers", "[paper, logistic, svm, conv]", "--seeds", "1", "--components", "8", "--resamples", "100")
-ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -152,13 +151,13 @@ def test_an_interrupted_audit_goes_on_with_what_is_missing(audited: Findings, ru
     content, stamp = np.load(features).copy(), other.stat().st_mtime_ns
     lost.unlink()
     features.unlink()
-    features.with_name("arm-0.npy.part").write_bytes(b"half")
+    features.with_name("arm-0.npy.tmp").write_bytes(b"half")
     findings = again()
     assert again.attacks == ["arm age_group logistic raw"]
     assert lost.is_file()
     assert other.stat().st_mtime_ns == stamp
     assert np.array_equal(np.load(features), content)
-    assert not features.with_name("arm-0.npy.part").exists()
+    assert not features.with_name("arm-0.npy.tmp").exists()
     assert attacks_of(findings) == attacks_of(audited)
 
 

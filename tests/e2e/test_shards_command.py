@@ -2,8 +2,11 @@
 
 import io
 import os
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ attributes:
   mood: {classes: [happy, sad]}
   gender: {classes: {0: male, 1: female}, unsure: 2}
 """
+COMMAND = (sys.executable, "-m", "privatenet.launch.commands.shards")
 
 
 @pytest.fixture
@@ -31,26 +35,16 @@ def table(tmp_path: Path) -> Path:
         stream = io.BytesIO()
         Image.new("RGB", (30, 40 if number > 9 else 30), (20 * number, 90, 160)).save(stream, "JPEG")
         (tmp_path / "in" / f"face{number}.jpg").write_bytes(stream.getvalue())
-        rows.append(
-            f"face{number}.jpg,{'test' if number % 4 == 0 else 'train'},{('happy', 'sad')[number % 2]},{number % 3}"
-        )
+        split, mood = "test" if number % 4 == 0 else "train", ("happy", "sad")[number % 2]
+        rows.append(f"face{number}.jpg,{split},{mood},{number % 3}")
     (tmp_path / "in" / "faces.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "in" / "faces.yaml").write_text(SCHEMA)
     return tmp_path / "in" / "faces.csv"
 
 
 def build_arguments(table: Path, out: Path) -> list[str]:
-    return [
-        "build",
-        "table",
-        str(table),
-        "--schema",
-        str(table.with_suffix(".yaml")),
-        "--out",
-        str(out),
-        "--size",
-        "32",
-    ]
+    schema = str(table.with_suffix(".yaml"))
+    return ["build", "table", str(table), "--schema", schema, "--out", str(out), "--size", "32"]
 
 
 def test_build_says_what_it_made_and_what_to_type_next(
@@ -119,23 +113,60 @@ def test_a_corrupt_picture_that_is_left_out_is_named(
     assert "left out     face3 (train): face3.jpg: is not a picture" in capsys.readouterr().out
 
 
-def test_the_command_runs_in_processes_of_its_own(table: Path, tmp_path: Path) -> None:
-    """Workers are spawned, which only a program that can be imported again survives."""
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a process's children are read from /proc")
+def test_a_folder_in_use_is_refused_and_what_a_killed_build_left_is_taken_over(table: Path, tmp_path: Path) -> None:
+    """Also: processes make the same bytes as one, and are spawned, which only an importable program survives."""
     out = tmp_path / "two"
-    built = run([*build_arguments(table, out), "--workers", "2", "--shard-samples", "5"])
-    shards.main([*build_arguments(table, tmp_path / "one"), "--shard-samples", "5"])
-    assert load_manifest(out) == load_manifest(tmp_path / "one")
-    assert load_manifest(out).fingerprint in built
+    build = [*build_arguments(table, out), "--shard-samples", "3", "--workers", "2"]
+    picture = table.parent / "face3.jpg"
+    content = picture.read_bytes()
+    picture.unlink()
+    os.mkfifo(picture)  # its reader waits for ever
+    with subprocess.Popen([*COMMAND, *build], stdout=subprocess.DEVNULL) as killed:
+        wait_until(lambda: any(out.glob("*.tar.tmp")))
+        with pytest.raises(DataError, match=f"two: is in use by process {killed.pid} on {socket.gethostname()} since"):
+            shards.main(build)
+        children = Path(f"/proc/{killed.pid}/task/{killed.pid}/children").read_text().split()
+        killed.kill()
+    assert len(children) >= 2
+    wait_until(lambda: not any(Path("/proc", child).exists() for child in children))
+
+    picture.unlink()
+    picture.write_bytes(content)
+    printed = run(build)
+    assert load_manifest(out).fingerprint in printed
+    shards.main([*build_arguments(table, tmp_path / "one"), "--shard-samples", "3"])
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+    assert sum(name.endswith(".tar") for name in one) == 4
     assert "is whole" in run(["verify", str(out), "--workers", "2"])
 
 
 def run(arguments: list[str]) -> str:
     """What the command prints, having printed nothing on its standard error."""
-    command = [sys.executable, "-m", "privatenet.launch.commands.shards", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env=environment)
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=300, check=True)
     assert done.stderr == ""
     return done.stdout
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_verify_and_show_need_no_torch(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shards.main(build_arguments(table, out))
+    program = f"""
+import sys
+from privatenet.launch.commands import shards
+assert shards.main(["verify", {str(out)!r}]) == 0
+assert shards.main(["show", {str(out)!r}, "--sheet", {str(tmp_path / "faces.png")!r}]) == 0
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("command", [[], ["build"], ["build", "rafdb"], ["build", "table"], ["verify"], ["show"]])

@@ -22,16 +22,17 @@ BOTH = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-from privatenet.data_shards.reading import loader
+from privatenet.data_shards.reading import cache, decode
+from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.shards.manifest import open_split
 from privatenet.data_shards.shards.remote import local_copy
-url, cache, decode = sys.argv[1], sys.argv[2], loader.decode
+url, folder, original = sys.argv[1], sys.argv[2], decode.decode
 def counted(split, rows):
     print(len(rows))
-    return decode(split, rows)
-loader.decode = counted
-split = open_split(local_copy(url, cache), "train")
-loader.open_pictures(split, np.arange(len(split)), torch.device("cpu"), loader.DataConfig(cache=cache))
+    return original(split, rows)
+decode.decode = counted
+split = open_split(local_copy(url, folder), "train")
+cache.open_pictures(split, np.arange(len(split)), torch.device("cpu"), DataConfig(cache=folder))
 """
 
 
@@ -115,7 +116,7 @@ def test_a_changed_tar_is_refused_and_an_interrupted_fetch_goes_on(site: Site, s
     (folder,) = (tmp_path / "cache").iterdir()
     fetched = set(content(folder))
     assert not {"train-000002.tar", "manifest.json"} & fetched
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob("*.tmp"))
 
     tar.write_bytes(whole)
     site.asked.clear()

@@ -39,11 +39,33 @@ def test_unsure_is_not_a_class() -> None:
     assert GENDER.classes == ("male", "female")
 
 
-@pytest.mark.parametrize("written", ["9", "", "male", "-1", "1.0", " 1"])
-def test_an_unknown_label_is_refused_with_what_is_accepted(written: str) -> None:
+@pytest.mark.parametrize("label", ["9", "", "male", "-1", "1.0", " 1"])
+def test_an_unknown_label_is_refused_with_what_is_accepted(label: str) -> None:
     with pytest.raises(DataError, match=r"accepted: 0 \(male\), 1 \(female\), 2 \(unsure\)") as caught:
-        GENDER.encode(written)
-    assert f"label '{written}'" in str(caught.value)
+        GENDER.encode(label)
+    assert f"label '{label}'" in str(caught.value)
+
+
+GLASSES = Attribute("glasses", {"without": "without", "with": "with"}, unsure="2")
+
+
+def test_where_the_labels_are_the_names_class_indices_are_labels_too() -> None:
+    assert [GLASSES.encode(label) for label in ("without", "with", "0", "1", "2")] == [0, 1, 0, 1, UNSURE]
+    with pytest.raises(DataError, match=r"accepted: without, with, 0 \(without\), 1 \(with\), 2 \(unsure\)"):
+        GLASSES.encode("3")
+
+
+@pytest.mark.parametrize(
+    ("classes", "unsure", "named"),
+    [(("1", "2"), None, "1"), (("12", "over 12"), None, "12"), (("without", "with"), "1", "without")],
+)
+def test_class_indices_that_could_mean_something_else_are_refused(
+    classes: tuple[str, ...], unsure: str | None, named: str
+) -> None:
+    attribute = Attribute("glasses", {name: name for name in classes}, unsure)
+    assert attribute.encode(named) == 0
+    with pytest.raises(DataError, match=f"label '0' for 'glasses', accepted: {', '.join(classes)}"):
+        attribute.encode("0")
 
 
 @pytest.mark.parametrize(

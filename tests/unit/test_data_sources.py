@@ -2,15 +2,17 @@
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.sources.rafdb import RAFDB_SCHEMA, rafdb_source, read_labels
+from privatenet.data_shards.sources.record import Record, check_records
 from privatenet.data_shards.sources.schema import UNSURE
-from privatenet.data_shards.sources.source import Record, check_records
-from privatenet.data_shards.sources.table import table_source
+from privatenet.data_shards.sources.table import safe_name, table_source
 
 # emotion, gender, age group and race, as RAF-DB writes them
 FACES = {"train_00001": "5120", "train_00002": "4231", "train_00003": "1002", "test_0001": "7140"}
@@ -213,6 +215,24 @@ def test_table_as_a_spreadsheet_saves_it_with_names_and_another_root(table: Path
     source = table_source(table, table.with_suffix(".yaml"), root=table.parent / "in")
     assert [(record.name, record.labels) for record in source.records] == [("first", (0, 1)), ("bob", (1, 0))]
     assert source.read(source.records[0]) == b"ann.jpg"
+
+
+def test_table_names_that_a_shard_cannot_hold_are_escaped_and_come_back(table: Path) -> None:
+    """UTKFace calls its pictures 1_0_2_20170110.jpg.chip.jpg."""
+    (table.parent / "in" / "ann.jpg").rename(table.parent / "in" / "1_0.jpg.chip.jpg")
+    edit(table, "in/ann.jpg,train", "in/1_0.jpg.chip.jpg,train")
+    source = table_source(table, table.with_suffix(".yaml"))
+    assert source.records[0] == Record("1_0%2Ejpg%2Echip", "train", (0, 1), "in/1_0.jpg.chip.jpg")
+    for name in ("1_0.jpg.chip", "a%2Eb", "100%", "a/b\\c\td\x7f", "Zoë, two"):
+        check_records([replace(GOOD, name=safe_name(name))], RAFDB_SCHEMA)
+        assert unquote(safe_name(name)) == name
+    assert safe_name("Zoë, two") == "Zoë, two"
+
+
+def test_table_names_that_clash_are_refused_with_both_lines(table: Path) -> None:
+    edit(table, "in/bob.png", "in/ann.png")
+    with pytest.raises(DataError, match=r"lines 2 and 3 are both called 'ann'; a column `name` can tell them apart"):
+        table_source(table, table.with_suffix(".yaml"))
 
 
 @pytest.mark.parametrize(

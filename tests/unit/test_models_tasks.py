@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,8 +14,11 @@ from privatenet.models.adversary import Pair, build_adversary
 from privatenet.models.errors import ModelError
 from privatenet.models.freeze import freeze
 from privatenet.models.network import Network, NetworkSpec, build_network
-from privatenet.models.objectives import OBJECTIVES
-from privatenet.models.tasks import AdversaryTask, Known, PrivateTask, TargetTask
+from privatenet.models.objectives.adversarial import adversarial_loss
+from privatenet.models.objectives.confusion import confusion_loss
+from privatenet.models.objectives.registry import option_names, parse_terms
+from privatenet.models.objectives.term import Learning, TermContext
+from privatenet.models.tasks import AdversaryTask, PrivateTask, TargetTask
 
 PAIRS = (Pair("backbone", "gender"), Pair("arm", "age"))
 CLASSES = {"gender": 2, "age": 5}
@@ -36,25 +40,40 @@ def network() -> Network:
 
 def adversaries_of(network: Network, pairs: tuple[Pair, ...] = PAIRS) -> nn.ModuleDict:
     torch.manual_seed(2)
-    return nn.ModuleDict(
-        {
-            pair.name: build_adversary(network.spec, network.tap_shapes, pair.tap, CLASSES[pair.attribute])
-            for pair in pairs
-        }
+    return nn.ModuleDict({pair.name: new_adversary(network, pair) for pair in pairs})
+
+
+def new_adversary(network: Network, pair: Pair) -> nn.Module:
+    return build_adversary(network.spec, network.tap_shapes, pair.tap, CLASSES[pair.attribute])
+
+
+def private_task(
+    network: Network,
+    adversaries: nn.ModuleDict,
+    objective: str = "confusion",
+    known: str = "frozen",
+    lambda_: float = 0.5,
+) -> PrivateTask:
+    """Terms at both pairs, with a prior of the classes' frequencies where the objective has one."""
+    prior = {"prior": "class"} if "prior" in option_names(objective) else {}
+    specs = parse_terms(
+        [
+            {"at": pair.name, "objective": objective, "weight": WEIGHTS[pair.name], "known": known, **prior}
+            for pair in PAIRS
+        ]
     )
-
-
-def private_task(network: Network, adversaries: nn.ModuleDict, **changes: Any) -> PrivateTask:
-    arguments: dict[str, Any] = {
-        "pairs": PAIRS,
-        "target": "emotion",
-        "objective": "confusion",
-        "lambda_": 0.5,
-        "weights": WEIGHTS,
-        "priors": PRIORS,
-        "known": "frozen",
+    terms = {
+        spec: spec.build(
+            TermContext(
+                network.tap_shapes[spec.pair.tap],
+                PRIORS[spec.pair.attribute],
+                adversaries[spec.pair.name],
+                partial(new_adversary, network, spec.pair),
+            )
+        )
+        for spec in specs
     }
-    return PrivateTask(network, adversaries, **{**arguments, **changes})
+    return PrivateTask(network, terms, "emotion", lambda_)
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
@@ -123,35 +142,51 @@ def test_frozen_adversaries_stay_bit_identical_while_the_network_learns(network:
     assert task.trained == {"network": network}
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_alternating_routes_each_loss_to_its_own_weights_only(network: Network, objective: str) -> None:
+@pytest.mark.parametrize("objective", ["confusion", "adversarial"])
+def test_the_networks_loss_moves_the_network_only_and_leaves_learning_adversaries_as_they_are(
+    network: Network, objective: str
+) -> None:
     adversaries = adversaries_of(network)
-    reference_network, reference_adversaries = deepcopy(network), deepcopy(adversaries)
-    task = private_task(network, adversaries, objective=objective, known="alternating").train()
+    reference, opponents = deepcopy(network), deepcopy(adversaries).requires_grad_(False)
+    task = private_task(network, adversaries, objective, known="alternating").train()
+    before = state_of(adversaries)
     losses = task(IMAGES, LABELS)
     losses["loss"].backward()
 
-    logits, taps = reference_network(IMAGES)
+    logits, taps = reference(IMAGES)
     joint = 0.5 * F.cross_entropy(logits, LABELS["emotion"])
     for pair in PAIRS:
-        opponent = deepcopy(reference_adversaries[pair.name]).requires_grad_(False)
-        term = OBJECTIVES[objective](opponent(taps[pair.tap]), LABELS[pair.attribute], PRIORS[pair.attribute])
+        answers, labels, prior = opponents[pair.name](taps[pair.tap]), LABELS[pair.attribute], PRIORS[pair.attribute]
+        term = confusion_loss(answers, prior) if objective == "confusion" else adversarial_loss(answers, labels)
         joint = joint + 0.5 * WEIGHTS[pair.name] * term
-        learner = reference_adversaries[pair.name]
-        F.cross_entropy(learner(taps[pair.tap].detach()), LABELS[pair.attribute]).backward()
     joint.backward()
 
-    for module, reference in ((network, reference_network), (adversaries, reference_adversaries)):
-        for name, parameter in module.named_parameters():
-            torch.testing.assert_close(parameter.grad, reference.get_parameter(name).grad)
-        assert_same(dict(module.named_buffers()), dict(reference.named_buffers()))
-    names = {f"{kind}/{pair.name}" for kind in (objective, "adversary") for pair in PAIRS}
-    assert losses.keys() == {"loss", "cross_entropy", *names}
-    assert task.trained == {"network": network, "adversaries": adversaries}
+    assert_same(gradients_of(network), gradients_of(reference))
+    assert_same(dict(network.named_buffers()), dict(reference.named_buffers()))
+    assert_same(adversaries.state_dict(), before)
+    assert set(gradients_of(adversaries).values()) == {None}
+    assert losses.keys() == {"loss", "cross_entropy", *(f"{objective}/{pair.name}" for pair in PAIRS)}
+    assert task.trained == {"network": network, "terms": task.terms}
+
+
+def test_a_terms_adversary_learns_by_its_cross_entropy_and_begins_again_where_it_is_restarted(network: Network) -> None:
+    adversaries = adversaries_of(network)
+    task = private_task(network, adversaries, known="alternating").train()
+    task(IMAGES, LABELS)
+    term = task.terms["confusion/arm-age"]
+    adversary, features = adversaries["arm-age"].requires_grad_(True), task.observations["confusion/arm-age"]
+    assert not features.requires_grad
+    expected = F.cross_entropy(adversary(features), LABELS["age"])
+    torch.testing.assert_close(term.adversary_loss(features, LABELS["age"]), expected)
+    torch.manual_seed(7)
+    fresh = new_adversary(network, Pair("arm", "age"))
+    torch.manual_seed(7)
+    term.restart()
+    assert_same(adversary.state_dict(), fresh.state_dict())
 
 
 @pytest.mark.parametrize("known", ["frozen", "alternating"])
-def test_lambda_zero_is_the_target_task(network: Network, known: Known) -> None:
+def test_lambda_zero_is_the_target_task(network: Network, known: str) -> None:
     unprotected = deepcopy(network)
     private_task(network, adversaries_of(network), lambda_=0.0, known=known)(IMAGES, LABELS)["loss"].backward()
     TargetTask(unprotected, "emotion")(IMAGES, LABELS)["loss"].backward()
@@ -182,26 +217,45 @@ def test_every_task_predicts_what_it_is_judged_by(network: Network) -> None:
     }
 
 
+def test_tasks_that_cannot_be_are_refused(network: Network) -> None:
+    adversaries = adversaries_of(network)
+    with pytest.raises(ModelError, match=r"lambda 1\.5.*0 .*to 1"):
+        private_task(network, adversaries, lambda_=1.5)
+    with pytest.raises(ModelError, match="tap 'layer9'"):
+        AdversaryTask(network, adversaries, (Pair("layer9", "age"),))
+    with pytest.raises(ModelError, match="there is no adversary"):
+        AdversaryTask(network, nn.ModuleDict(), ())
+
+
+def test_terms_read_as_they_are_written_with_every_setting_spelt_out() -> None:
+    first, second = parse_terms(
+        [
+            {"at": "backbone-gender", "known": {"lr": 0.01, "steps": 3}},
+            {"at": "arm-age", "objective": "adversarial", "weight": 2},
+        ]
+    )
+    assert (first.name, first.weight, first.options.prior) == ("confusion/backbone-gender", 1.0, "uniform")
+    assert first.options.known == Learning(lr=0.01, steps=3)
+    assert second.to_dict() == {"at": "arm-age", "objective": "adversarial", "weight": 2.0, "known": "frozen"}
+    assert parse_terms([first.to_dict(), second.to_dict()]) == [first, second]
+
+
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("terms", "message"),
     [
-        ({"objective": "mixup"}, r"objective 'mixup'.*confusion, adversarial"),
-        ({"known": "sometimes"}, r"known 'sometimes'.*frozen, alternating"),
-        ({"lambda_": 1.5}, r"lambda 1\.5.*0 to 1"),
-        ({"weights": {"arm-age": 1.0}}, r"weights.*\['arm-age'\].*\['arm-age', 'backbone-gender'\]"),
-        ({"priors": {"age": PRIORS["age"]}}, r"priors lack 'gender'; given: age"),
-        ({"pairs": PAIRS[:1]}, r"adversaries are given for"),
-        ({"pairs": ()}, r"pairs is empty"),
-        ({"pairs": (Pair("layer9", "age"),)}, r"tap 'layer9'"),
+        ([], "there is no term"),
+        ([{"objective": "confusion"}], "pair ''.*TAP-ATTRIBUTE"),
+        ([{"at": "image-gender"}], "image-gender cannot be protected"),
+        ([{"at": "arm-age", "objective": "mixup"}], "objective 'mixup'.*confusion, adversarial"),
+        ([{"at": "arm-age", "weight": -1}], "weight -1"),
+        ([{"at": "arm-age", "known": "sometimes"}], "known 'sometimes'.*'frozen' or 'alternating'"),
+        ([{"at": "arm-age", "known": {"lr": -1}}], "known.lr -1 .*greater than 0"),
+        ([{"at": "arm-age", "known": {"epochs": 1}}], "known"),
+        ([{"at": "arm-age", "prior": "mine"}], "prior 'mine'.*'uniform' or 'class'"),
+        ([{"at": "arm-age", "objective": "adversarial", "prior": "class"}], "adversarial has no setting 'prior'"),
+        ([{"at": "arm-age"}, {"at": "arm-age", "known": "alternating"}], "confusion/arm-age is there twice"),
     ],
 )
-def test_private_tasks_that_cannot_be_are_refused(network: Network, changes: dict[str, Any], message: str) -> None:
+def test_terms_that_cannot_be_are_refused(terms: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        private_task(network, adversaries_of(network), **changes)
-
-
-def test_the_picture_itself_cannot_be_protected(network: Network) -> None:
-    pair = Pair("image", "gender")
-    adversaries = adversaries_of(network, (pair,))
-    with pytest.raises(ModelError, match=r"'image-gender' cannot be protected"):
-        private_task(network, adversaries, pairs=(pair,), weights={pair.name: 1.0})
+        parse_terms(terms)

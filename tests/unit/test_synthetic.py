@@ -4,7 +4,6 @@ import io
 import pickle
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,7 @@ import pytest
 from PIL import Image
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.shards.writer import build
-from privatenet.data_shards.sources.source import check_records
+from privatenet.data_shards.sources.record import check_records
 from privatenet.data_shards.sources.synthetic import (
     AGE_GROUPS,
     EMOTIONS,
@@ -143,12 +141,3 @@ def test_records_can_become_shards_and_say_their_split() -> None:
 def test_bad_numbers_are_refused_with_their_value_and_range(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         synthetic_source(**{"train": 2, "test": 2, **bad})
-
-
-def test_a_build_has_the_same_bytes_with_one_worker_and_with_two(tmp_path: Path) -> None:
-    source = synthetic_source(12, 6)
-    for workers in (1, 2):
-        build(source, tmp_path / str(workers), samples_per_shard=4, workers=workers)
-    one, two = ({path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} for folder in "12")
-    assert one == two
-    assert sum(name.endswith(".tar") for name in one) == 5

@@ -12,7 +12,8 @@ from privatenet.data_shards.sources.schema import IDENTIFIER, UNSURE, Schema
 NAME_BYTES = 250
 """The longest name that is still a file's name when a tar is unpacked, with its `.json`."""
 
-_NAME = re.compile(r"[^./\\\x00-\x1f\x7f]+")
+UNSAFE = r"[./\\\x00-\x1f\x7f]"
+"""What a sample's name cannot hold: a dot ends it, a slash is a folder, and the rest confuses people."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,14 @@ def check_records(records: Sequence[Record], schema: Schema) -> None:
     num_classes = [len(attribute.classes) for attribute in schema.attributes]
     location_of: dict[str, str] = {}
     for record in records:
-        if not _NAME.fullmatch(record.name) or len(record.name.encode()) > NAME_BYTES:
+        if not record.name or re.search(UNSAFE, record.name) or len(record.name.encode()) > NAME_BYTES:
             raise DataError(
                 f"{record.location}: name '{record.name}' cannot be used in a shard, accepted: 1 to {NAME_BYTES} bytes "
                 "without dots, slashes or control characters"
             )
         if record.name in location_of:
             raise DataError(
-                f"name '{record.name}' is given to two samples, {location_of[record.name]} and {record.location}, "
+                f"name '{record.name}' is that of two samples, {location_of[record.name]} and {record.location}, "
                 "accepted: a name once over all splits"
             )
         location_of[record.name] = record.location
@@ -93,7 +94,7 @@ def check_pictures(root: Path, records: Iterable[Record]) -> None:
     for record in records:
         path = root / record.location
         if path.parent not in listings:
-            listings[path.parent] = {found.name for found in path.parent.iterdir()} if path.parent.is_dir() else set()
+            listings[path.parent] = {entry.name for entry in path.parent.iterdir()} if path.parent.is_dir() else set()
         if path.name not in listings[path.parent]:
             missing.append(path)
     if missing:

@@ -1,0 +1,28 @@
+"""What decides a stage's result; where the data lie, how they are read and where runs are recorded does not."""
+
+from typing import Any
+
+from privatenet.distributed.config import Config
+from privatenet.distributed.faces import Faces
+
+IRRELEVANT = {"engine": ("zero_stage", "checkpoint_minutes"), "protect": ("start", "adversaries")}
+"""Keys that do not change what comes out; the networks that a stage starts from count by their hashes."""
+
+
+def identity(config: Config, faces: Faces, stage: str, **parents: Any) -> dict[str, Any]:
+    """All that decides the result of `stage`, as JSON; `parents` are the hashes of the stages that it stands on."""
+    values = config.to_dict()
+    sections = ["augment", "model", "engine", stage, *(["protect"] if stage == "private" else [])]
+    relevant = {
+        name: {key: value for key, value in values[name].items() if key not in IRRELEVANT.get(name, ())}
+        for name in sections
+    }
+    data = {key: values["data"][key] for key in ("validation", "window")}
+    return {
+        "stage": stage,
+        "fingerprint": faces.fingerprint,
+        "seed": config.seed,
+        "data": data,
+        **relevant,
+        **parents,
+    }

@@ -1,0 +1,128 @@
+"""The life of a stage, whatever it trains: found done, resumed or begun; trained; tested; finished.
+
+Every stage has a folder under the run's output: config.yaml, metrics.jsonl, checkpoints/ while it trains, and final/
+when it is done. Its identity is all that decides its result: the configuration's, the data set's fingerprint, and the
+hashes of the stages that it stands on. The first rank reads and writes there, and all ranks decide by what it read.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from privatenet.data_shards.lock import owned
+from privatenet.distributed import agree, checkpoint
+from privatenet.distributed.checkpoint import Checkpoint
+from privatenet.distributed.config import Config, ConfigError, to_yaml
+from privatenet.distributed.evaluate import Scores, evaluate, score_metrics
+from privatenet.distributed.faces import Faces
+from privatenet.distributed.ranks import Ranks
+from privatenet.distributed.signals import Interrupted
+from privatenet.distributed.tracking.tracker import Tracker, differences
+from privatenet.distributed.train_state import Best, trained_tensors
+from privatenet.distributed.trainer import AfterEpoch, Job, Trainer, training_plan
+from privatenet.models.network import NetworkSpec
+
+IDENTITY = "identity.json"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """A stage before it is trained: where it goes, what decides it, and how all ranks together make its job."""
+
+    folder: Path
+    stage: str
+    identity: dict[str, Any]
+    spec: NetworkSpec
+    job: Callable[[], Job]
+
+
+def run_plan(
+    plan: StagePlan, config: Config, faces: Faces, ranks: Ranks, say: Say, testing: bool = True,
+    after_epoch: AfterEpoch | None = None,
+) -> Checkpoint:  # fmt: skip
+    """Train a stage, go on with it, or find it done; returns its final checkpoint. All ranks call it together.
+
+    Without `testing` the test split is not looked at, and the checkpoint has no test scores: it is one of several that
+    are still to be chosen from. Raises `ConfigError` where the folder holds another run, and `DataError` where another
+    process is at work in it.
+    """
+    done = agree.first(ranks, lambda: _finished(plan))
+    if done:
+        say(f"{plan.folder.name:8s} done before, {done.folder}")
+        return done
+    torch.manual_seed(config.seed)
+    job = plan.job()
+    reading = agree.each(ranks, lambda: training_plan(job, config, ranks))
+    with _held(plan.folder, ranks), _tracked(plan, config, faces, ranks, say) as tracker:
+        best = Trainer(job, reading, config, faces, ranks, plan.folder, tracker).run(after_epoch)
+        tested = evaluate(job.task, faces.testing(), config, faces, ranks) if testing else {}
+        return agree.first(ranks, lambda: _finish(plan, config, faces, job, best, tested, tracker))
+
+
+def _finished(plan: StagePlan) -> Checkpoint | None:
+    """The stage's final checkpoint, if there is one. Raises `ConfigError` where the folder holds another run."""
+    final, begun = plan.folder / "final", plan.folder / IDENTITY
+    done = checkpoint.load(final) if final.exists() else None
+    before = done.state["identity"] if done else json.loads(begun.read_text()) if begun.exists() else plan.identity
+    if changed := differences(before, plan.identity):
+        raise ConfigError(
+            f"{plan.folder} holds another run ({changed}): choose another --output, or remove that folder"
+        )
+    return done
+
+
+@contextmanager
+def _held(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Within the block no other process writes to `folder`; the first rank holds it for all."""
+    with ExitStack() as stack:
+        agree.first(ranks, lambda: stack.enter_context(owned(folder)))
+        yield
+
+
+@contextmanager
+def _tracked(plan: StagePlan, config: Config, faces: Faces, ranks: Ranks, say: Say) -> Iterator[Tracker | None]:
+    """The stage's run, on the first rank; it ends as the block does, but for its good end, which `_finish` says."""
+    tracker = agree.each(ranks, lambda: _open(plan, config, faces, say) if ranks.first else None)
+    try:
+        yield tracker
+    except BaseException as error:
+        if tracker:
+            tracker.stop("KILLED" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "FAILED")
+        raise
+
+
+def _open(plan: StagePlan, config: Config, faces: Faces, say: Say) -> Tracker:
+    (plan.folder / "config.yaml").write_text(to_yaml(config))
+    (plan.folder / IDENTITY).write_text(json.dumps(plan.identity, indent=1) + "\n")
+    tracker = Tracker(config.tracking, plan.folder, plan.stage, config.to_dict(), say)
+    tracker.data(faces.schema.name, config.data.shards, faces.fingerprint)
+    return tracker
+
+
+def _finish(
+    plan: StagePlan, config: Config, faces: Faces, job: Job, best: Best, tested: Scores, tracker: Tracker | None
+) -> Checkpoint:
+    state = {
+        "stage": plan.stage,
+        "identity": plan.identity,
+        "config": config.to_dict(),
+        "schema": faces.schema.to_dict(),
+        "spec": asdict(plan.spec),
+        "best": best,
+        "test": {head: asdict(score) for head, score in tested.items()},
+    }
+    assert tracker is not None
+    if tested:
+        tracker.log(score_metrics("test", tested), max(epoch for _, epoch in best.values()))
+    done = checkpoint.save(plan.folder / "final", {"model": trained_tensors(job.task)}, state)
+    network = job.task.network if plan.stage != "adversary" else None
+    tracker.finish(done.hash, network, config.model.image_size)
+    checkpoint.Store(plan.folder / "checkpoints").remove()
+    return done

@@ -1,0 +1,23 @@
+"""Adversarial (Edwards and Storkey, ICLR 2016): the known adversary's cross-entropy shall be large."""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from privatenet.models.objectives.known import KnownAdversaryTerm
+
+
+class Adversarial(KnownAdversaryTerm):
+    """Minus the adversary's cross-entropy, held at log K."""
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return adversarial_loss(logits, labels)
+
+
+def adversarial_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Minus the cross-entropy of logits [B, K], at least -log K.
+
+    An adversary that is worse than guessing is no more private, and without the bound the loss has no minimum.
+    """
+    return -F.cross_entropy(logits.float(), labels).clamp(max=math.log(logits.shape[1]))

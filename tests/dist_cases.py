@@ -1,0 +1,265 @@
+"""What ranks do in the distributed tests: functions of the ranks and of plain arguments, with plain results."""
+
+import hashlib
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from privatenet.data_shards.reading.config import DataConfig
+from privatenet.data_shards.reading.transforms import AugmentConfig
+from privatenet.distributed import agree, clock, trainer
+from privatenet.distributed.config import (
+    AttackConfig,
+    Config,
+    ConfigError,
+    EngineConfig,
+    FitConfig,
+    ModelConfig,
+    ProtectConfig,
+    TargetFitConfig,
+)
+from privatenet.distributed.engine import Engine
+from privatenet.distributed.faces import Faces
+from privatenet.distributed.ranks import Ranks
+from privatenet.distributed.signals import Diverged, Interrupted, StopRequest
+from privatenet.distributed.stages.run import run_stage
+from privatenet.distributed.statistics import average_statistics, gather_batches
+from privatenet.distributed.tracking import tracker
+from privatenet.distributed.train_state import trained_tensors
+from privatenet.distributed.trainer import Job, Trainer, training_plan
+from privatenet.models.adversary import Pair, build_adversary
+from privatenet.models.network import NetworkSpec, build_network
+from privatenet.models.objectives.registry import parse_terms
+from privatenet.models.objectives.term import Gather, Term
+from privatenet.models.tasks import AdversaryTask, PrivateTask, TargetTask, Task
+
+BATCH = 16
+# Small: a fresh network's first large steps are chaotic, and rounding alone then grows tenfold at every step.
+LR = {"sgd": 3e-4, "adam": 1e-5}
+
+
+def settings(shards: Path, **engine: Any) -> Config:
+    """Five steps an epoch, in fp32 with statistics over all ranks: what must not depend on the number of ranks."""
+    optimizer = engine.pop("optimizer", "sgd")
+    return Config(
+        data=DataConfig(shards=str(shards), validation=0.0, workers=1),
+        augment=AugmentConfig(shift=0.05),
+        model=ModelConfig(weights="none", image_size=96),
+        engine=EngineConfig(**{"precision": "fp32", "sync_statistics": True, "clip": 1.0, **engine}),
+        target=TargetFitConfig(epochs=3, batch_size=BATCH, optimizer=optimizer, lr=LR[optimizer], warmup_epochs=1),
+    )
+
+
+def target_job(config: Config, faces: Faces) -> Job:
+    torch.manual_seed(0)
+    target = faces.schema.target
+    network = build_network(NetworkSpec(image_size=config.model.image_size))
+    return Job(
+        TargetTask(network, target), lambda scores, _: {"network": scores[target].accuracy},
+        faces.training([target]), faces.validation([target]), config.target,
+    )  # fmt: skip
+
+
+def train(config: Config, faces: Faces, ranks: Ranks, folder: Path) -> Job:
+    job = target_job(config, faces)
+    Trainer(job, training_plan(job, config, ranks), config, faces, ranks, folder, None).run()
+    return job
+
+
+def ten_steps(ranks: Ranks, shards: Path, folder: Path) -> dict[str, Any]:
+    """Two epochs; the parameters before and after, and the places in the sequence of all samples, in order."""
+    config = settings(shards)
+    config = replace(config, target=replace(config.target, epochs=2))
+    faces, positions = Faces(config.data, ranks), record_positions()
+    start = parameters(target_job(config, faces).task)
+    job = train(config, faces, ranks, folder)
+    shares = agree.everyone(ranks, lambda: positions)
+    order = [place for step in zip(*shares, strict=True) for share in step for place in share]
+    return {"start": start, "end": parameters(job.task), "order": order}
+
+
+def stop_first_rank(ranks: Ranks, shards: Path, folder: Path, zero_stage: int) -> str:
+    """SIGTERM to the first rank alone in the middle of the second epoch; what each rank says."""
+    clock.MOST_STEPS = 2  # a decision after steps 1, 3, 5 and 7
+    positions, step = record_positions(), Engine.step
+
+    def stop_at_seventh(engine: Engine, images: Tensor, labels: dict[str, Tensor], lr: float) -> dict[str, Tensor]:
+        if ranks.first and len(positions) == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return step(engine, images, labels, lr)
+
+    Engine.step = stop_at_seventh  # type: ignore[method-assign]
+    config = settings(shards, zero_stage=zero_stage)
+    try:
+        train(config, Faces(config.data, ranks), ranks, folder)
+    except Interrupted as error:
+        return str(error)
+    return "not stopped"
+
+
+def go_on(ranks: Ranks, shards: Path, folder: Path) -> dict[str, Any]:
+    """To the end; the parameters, and the places of the samples that were read."""
+    config, positions = settings(shards), record_positions()
+    job = train(config, Faces(config.data, ranks), ranks, folder)
+    return {"end": parameters(job.task), "order": [place for step in positions for place in step]}
+
+
+def freeze_and_average(ranks: Ranks) -> dict[str, Any]:
+    """Train an adversary on other pictures on each rank, then average statistics."""
+    torch.manual_seed(0)
+    network = build_network(NetworkSpec(image_size=96))
+    pair = Pair("backbone", "gender")
+    adversary = build_adversary(network.spec, network.tap_shapes, pair.tap, 2)
+    task = AdversaryTask(network, nn.ModuleDict({pair.name: adversary}), [pair])
+    network_before, adversary_before = digest(network), digest(adversary)
+    engine = Engine(task, FitConfig(batch_size=8), EngineConfig(precision="bf16"), ranks)
+    torch.manual_seed(ranks.rank)
+    for _ in range(3):
+        images = torch.randn(8 // ranks.world_size, 3, 96, 96)
+        engine.step(images, {"gender": torch.randint(0, 2, (len(images),))}, 1e-2)
+    apart = digest(adversary)
+    average_statistics(adversary)
+    return {
+        "network kept": digest(network) == network_before,
+        "adversary moved": digest(adversary) != adversary_before,
+        "apart": apart,
+        "averaged": digest(adversary),
+    }
+
+
+def change_zero_stage(ranks: Ranks) -> dict[tuple[int, int], float]:
+    """Carry weights and Adam's state to an engine of another ZeRO stage, go on with both: how far they come apart."""
+    images = torch.randn(6, 4, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    labels = {"emotion": torch.tensor([0, 3, 5, 1])}
+    fit, apart = FitConfig(batch_size=4, lr=1e-3), {}
+    for before in (0, 2):
+        for after in (0, 2):
+            engines = []
+            for stage in (before, after):
+                torch.manual_seed(0)
+                task = TargetTask(build_network(NetworkSpec(image_size=96)), "emotion")
+                # Weights lie channels last at stage 0 only: between stages that would round differently.
+                config = EngineConfig(precision="fp32", zero_stage=stage, channels_last=before == after)
+                engines.append((task, Engine(task, fit, config, ranks)))
+            (task, engine), (copy, resumed) = engines
+            for step in range(3):
+                engine.step(images[step], labels, 1e-3)
+            state, steps = engine.optimizer_state()
+            copy.load_state_dict(task.state_dict())
+            resumed.load_optimizer_state({name: tensor.contiguous() for name, tensor in state.items()}, steps)
+            for step in range(3, 6):
+                engine.step(images[step], labels, 1e-3)
+                resumed.step(images[step], labels, 1e-3)
+            pairs = zip(task.parameters(), copy.parameters(), strict=True)
+            apart[before, after] = max(float((a - b).abs().max()) for a, b in pairs)
+    return apart
+
+
+def decide_with_a_loss_that_is_not_finite(ranks: Ranks) -> str:
+    """On the second rank only."""
+    try:
+        StopRequest().decide(torch.tensor(float("nan") if ranks.rank == 1 else 1.0))
+    except Diverged:
+        return "diverged"
+    return "went on"
+
+
+def fail_on(ranks: Ranks, verb: str, failing: int) -> str:
+    """What each rank gets where one fails in `verb` of agree."""
+
+    def work() -> int:
+        if ranks.rank == failing:
+            raise ConfigError("engine.clip is -1") if failing else OSError("disk full")
+        return ranks.rank
+
+    try:
+        return f"got {getattr(agree, verb)(ranks, work)}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+class Spread(Term):
+    """A term of the whole batch that is not the mean of its shares' terms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gather = Gather()
+
+    def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        every = self.gather(features.flatten(1))
+        return {"loss": (every - every.mean(dim=0)).square().sum(dim=1).logsumexp(dim=0)}
+
+
+def learn_by_the_whole_batch(ranks: Ranks) -> dict[str, Any]:
+    """One step of a task with a term of the whole batch, each rank with its share of eight pictures."""
+    torch.manual_seed(0)
+    network = build_network(NetworkSpec(backbone="resnet18", image_size=32, head="linear"))
+    (spec,) = parse_terms([{"at": "backbone-gender"}])
+    task = gather_batches(PrivateTask(network.eval(), {spec: Spread()}, "emotion", lambda_=0.5))
+    assert isinstance(task, PrivateTask)
+    share = slice(ranks.rank * 8 // ranks.world_size, (ranks.rank + 1) * 8 // ranks.world_size)
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))[share]
+    labels = {"emotion": torch.arange(8)[share] % 7, "gender": torch.arange(8)[share] % 2}
+    task(images, labels)["loss"].backward()
+    gradient = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+    dist.all_reduce(gradient)
+    return {"gradient": gradient.numpy() / ranks.world_size}
+
+
+def run_one_stage(ranks: Ranks, stage: str, config: Config) -> None:
+    """Train a stage, with a checkpoint at every step and without MLflow."""
+    clock.MOST_STEPS = 1
+    tracker.MLFLOW = False
+    run_stage(stage, config, Faces(config.data, ranks), ranks, lambda line: None)
+
+
+def tiny(shards: Path, output: Path) -> Config:
+    """A configuration whose stages train in a second or two: six steps an epoch, at 64 px, in fp32."""
+    fit = {"epochs": 2, "batch_size": 8, "optimizer": "adamw", "lr": 1e-3}
+    return Config(
+        data=DataConfig(shards=str(shards), validation=0.25, workers=1),
+        model=ModelConfig(weights="none", image_size=64),
+        engine=EngineConfig(precision="fp32", checkpoint_minutes=1e-6),
+        target=TargetFitConfig(**fit),
+        adversary=FitConfig(**fit),
+        private=TargetFitConfig(**fit),
+        attack=AttackConfig(pairs=["backbone-gender", "arm-age_group"]),
+        protect=ProtectConfig(terms=[{"at": "backbone-gender"}, {"at": "arm-age_group", "objective": "adversarial"}]),
+        output=str(output),
+    )
+
+
+def record_positions() -> list[list[int]]:
+    """From here on, the places in the run's sequence of every micro-batch that this rank trains on."""
+    recorded: list[list[int]] = []
+    original = trainer.augment
+
+    def augment(images: Tensor, size: int, config: AugmentConfig, seed: int, positions: Tensor) -> Tensor:
+        recorded.append(positions.tolist())
+        return original(images, size, config, seed, positions)
+
+    trainer.augment = augment
+    return recorded
+
+
+def parameters(task: Task) -> Any:
+    """Every trained parameter, without statistics, as one NumPy vector."""
+    return vector(trained_tensors(task))
+
+
+def vector(tensors: Mapping[str, Tensor]) -> Any:
+    """As `parameters`, from a checkpoint's tensors."""
+    statistics = ("num_batches_tracked", "running_mean", "running_var", "running_affinity")
+    flat = [tensors[name].flatten() for name in sorted(tensors) if not name.endswith(statistics)]
+    return torch.cat(flat).numpy().copy()
+
+
+def digest(module: nn.Module) -> str:
+    state = module.state_dict()
+    return hashlib.sha256(b"".join(state[name].contiguous().numpy().tobytes() for name in sorted(state))).hexdigest()
