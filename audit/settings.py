@@ -10,11 +10,11 @@ class AuditConfig:
     """What is audited and how thoroughly.
 
     Args:
-        taps: Where the attackers look; empty means backbone and, where the network has one, arm. The logits always are.
+        taps: Whose features are attacked, beside the logits; empty: backbone and, where the network has one, arm.
         attributes: Which private attributes; empty means all that the data set names.
         attackers: Which attackers; empty means all.
-        seeds: How often each attacker that has chance in it is fitted.
-        components: Numbers that attackers of vectors see at most; larger taps are reduced to principal components.
+        seeds: How often each attacker is fitted that depends on chance.
+        components: Numbers in a vector at most; larger taps are reduced to principal components.
         confidence: Of all intervals.
         resamples: Of the bootstrap.
         references: Networks audited beside it: unprotected (the one that a private network started from), random.

@@ -46,7 +46,7 @@ ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 
 @dataclass(frozen=True)
 class Place:
-    """A place among ranks that someone else than a launcher started: each sees only its own GPU, if any."""
+    """A place among ranks of one machine that no launcher started: each sees only its own GPU, if any."""
 
     rank: int = 0
     world_size: int = 1
@@ -78,6 +78,8 @@ def join(place: Place | None = None) -> Ranks:
     if not dist.is_initialized():
         backend = "nccl" if cuda else "gloo"
         dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
+    if place:  # all on this machine, each with its GPU as the only one
+        local_rank, local_world_size = rank, world_size
     control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT) if world_size > 1 else None
     assert not isinstance(control, int)  # what a rank outside of the group would get
     return Ranks(rank, world_size, local_rank, local_world_size, device, control)

@@ -32,7 +32,7 @@ def estimate(value: float, half: float = 0.02) -> Estimate:
     return Estimate(value, value - half, value + half)
 
 
-def attack(name: str, seen: str, accuracy: float, counts: dict[str, int], bits: float, auc: float) -> Attack:
+def attack(name: str, representation: str, accuracy: float, counts: dict[str, int], bits: float, auc: float) -> Attack:
     """An attacker that is right equally often in every class and else answers the next one."""
     majority, size = max(counts.values()) / max(1, sum(counts.values())), len(counts)
     rows = []
@@ -41,7 +41,7 @@ def attack(name: str, seen: str, accuracy: float, counts: dict[str, int], bits: 
         rows.append(tuple({row: right, (row + 1) % size: samples - right}.get(column, 0) for column in range(size)))
     return Attack(
         attacker=name,
-        representation=seen,
+        representation=representation,
         numbers=512,
         note="",
         seeds=3,
@@ -65,8 +65,8 @@ def leak(tap: str, attribute: str, counts: dict[str, int], gain: float, change: 
     entropy = -sum(share * math.log2(share) for share in shares)
     auc = math.nan if 0 in counts.values() else 0.5 + max(0.0, gain)
     attacks = tuple(
-        attack(name, seen, majority + gain - 0.011 * ((place + 4) % 6), counts, max(-0.02, gain), auc)
-        for place, (name, seen) in enumerate(FLEET)
+        attack(name, representation, majority + gain - 0.011 * ((place + 4) % 6), counts, max(-0.02, gain), auc)
+        for place, (name, representation) in enumerate(FLEET)
     )
     return Leak(
         tap=tap,
@@ -160,15 +160,15 @@ class Page(HTMLParser):
         self.findings: Any = json.loads(self.json)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
+        values = {name: value or "" for name, value in attrs}
         self.tags.append(tag)
-        self._inside = given.get("id", "") if tag == "script" else tag
-        self.ids += [given["id"]] if "id" in given else []
-        self.links += [given[name] for name in ("src", "href", "xlink:href", "action", "data") if name in given]
+        self._inside = values.get("id", "") if tag == "script" else tag
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values[name] for name in ("src", "href", "xlink:href", "action", "data") if name in values]
         if tag == "svg":
             self.charts.append("")
-        if "data-value" in given:
-            self.figures.append(given)
+        if "data-value" in values:
+            self.figures.append(values)
 
     def handle_data(self, data: str) -> None:
         if self._inside == "findings":
@@ -190,7 +190,7 @@ def _at(tree: Any, where: str) -> Any:
     return tree
 
 
-def _same(cell: dict[str, str], found: Any) -> bool:
-    if isinstance(found, dict):
-        return all(json.loads(cell[f"data-{end}"]) == found[end] for end in ("value", "low", "high"))
-    return bool(json.loads(cell["data-value"]) == (sum(found) if isinstance(found, list) else found))
+def _same(cell: dict[str, str], value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(json.loads(cell[f"data-{end}"]) == value[end] for end in ("value", "low", "high"))
+    return bool(json.loads(cell["data-value"]) == (sum(value) if isinstance(value, list) else value))

@@ -18,9 +18,9 @@ from typing import Any
 import torch.distributed as dist
 from ray import tune
 
+from privatenet.audit.attack.audit import audit
 from privatenet.audit.attack.findings import write_findings
-from privatenet.audit.attack.glance import Glance, figures, glance
-from privatenet.audit.attack.protocol import audit
+from privatenet.audit.attack.quick import QuickFindings, leak_metrics, quick_audit
 from privatenet.audit.report.card import write_card
 from privatenet.audit.report.page import write_report
 from privatenet.audit.report.text import attack_name
@@ -142,7 +142,7 @@ def _private(point: Point, plan: Plan, trial: str, kept: Path, scratch: Path, ra
             told = {"utility": end.scores[faces.schema.target].accuracy}
             if plan.measure_every and end.epoch % plan.measure_every == 0:
                 name = f"epoch-{end.epoch}"
-                seen = glance(end.network, name, plan.look, faces, config.engine, ranks, scratch / name)
+                seen = quick_audit(end.network, name, plan.look, faces, config.engine, ranks, scratch / name)
                 told |= {"leakage": seen.leakage.value, "score": told["utility"] - seen.leakage.value}
             _tell(end.epoch, told, kept, ranks)
 
@@ -171,7 +171,7 @@ def _audit(point: Point, plan: Plan, trial: str, kept: Path, scratch: Path, rank
     faces = Faces(config.data, ranks)
     own = replace(plan.audit, cache=str(scratch))
     findings = audit(own, source, faces, config.engine, ranks, lambda what, done, total: None)
-    if findings is None:
+    if not ranks.first:
         return
     report = kept / f"audit-{part.parent.name}" / "report"
     report.mkdir(parents=True, exist_ok=True)
@@ -179,7 +179,7 @@ def _audit(point: Point, plan: Plan, trial: str, kept: Path, scratch: Path, rank
     write_report(findings, report)
     write_card(findings, report / "model_card.md")
     watched = [leak for leak in findings.audited.leaks if leak.tap in plan.look.taps]
-    told = figures(findings.audited.utility, watched, "test")
+    told = leak_metrics(findings.audited.utility, watched, "test")
     tracker = Tracker(config.tracking, part.parent, source.state["stage"], {}, print)
     tracker.log(told, _epochs(source))
     tracker.artifacts(report)
@@ -187,8 +187,8 @@ def _audit(point: Point, plan: Plan, trial: str, kept: Path, scratch: Path, rank
     tune.report(told, checkpoint=tune.Checkpoint.from_directory(kept))
 
 
-def _look(part: Checkpoint, plan: Plan, config: Config, faces: Faces, ranks: Ranks, scratch: Path) -> Glance:
-    return glance(load_network(part), part.hash, plan.look, faces, config.engine, ranks, scratch / "end")
+def _look(part: Checkpoint, plan: Plan, config: Config, faces: Faces, ranks: Ranks, scratch: Path) -> QuickFindings:
+    return quick_audit(load_network(part), part.hash, plan.look, faces, config.engine, ranks, scratch / "end")
 
 
 def _tell(epoch: int, figures: Mapping[str, float], kept: Path, ranks: Ranks) -> None:
@@ -197,11 +197,11 @@ def _tell(epoch: int, figures: Mapping[str, float], kept: Path, ranks: Ranks) ->
         tune.report({"epoch": epoch, **figures}, checkpoint=tune.Checkpoint.from_directory(kept))
 
 
-def _finish(seen: Glance, part: Checkpoint, config: Config, epoch: int, kept: Path, ranks: Ranks) -> None:
+def _finish(seen: QuickFindings, part: Checkpoint, config: Config, epoch: int, kept: Path, ranks: Ranks) -> None:
     """Write down what the trial comes to, in its own run, and report it."""
     if not ranks.first:
         return
-    told = figures(seen.utility, seen.leaks, "validation")
+    told = leak_metrics(seen.utility, seen.leaks, "validation")
     tracker = Tracker(config.tracking, part.folder.parent, part.state["stage"], config.to_dict(), print)
     tracker.tag({f"attacker.{leak.tap}-{leak.attribute}": attack_name(leak.headline) for leak in seen.leaks})
     tracker.log(told, _epochs(part))

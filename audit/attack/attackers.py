@@ -1,15 +1,15 @@
-"""The attackers. A new one is a class with a name, the representations that it looks at, and a way to answer.
+"""The attackers. A new one is a class with a name, the kinds of representation that it looks at, and a way to answer.
 
     @attacker
     class Nearest:
         name = "nearest"
-        sees = ("raw", "whitened")
+        kinds = ("raw", "whitened")
 
-        def attack(self, seen, labels, tuning_labels, setting):
+        def attack(self, representation, context):
             ...  # for every seed, logits of the tuning and of the testing samples
 
-What an attacker may choose (regularisation, epochs), it chooses on the tuning samples; the labels of those that it is
-judged on, it never sees.
+What an attacker may select (regularisation, epochs), it selects on the tuning samples; it never gets the labels of
+those that it is judged on.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,15 +34,17 @@ from privatenet.models.network import Network
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What surrounds an attack: the tap, its network, the classes, seeds, and where small networks are trained.
+class AttackContext:
+    """What surrounds an attack: the labels of the fitting and of the tuning samples, the tap, seeds, and the device.
 
     `donor` is the network whose upper layers a fine-tuning attacker starts from: an image adversary's, if there is one.
     """
 
+    labels: Labels
+    tuning_labels: Labels
+    num_classes: int
     tap: str
     donor: Network
-    num_classes: int
     seeds: tuple[int, ...]
     device: torch.device
 
@@ -59,10 +61,10 @@ class Attacker(Protocol):
     """Predicts a private attribute from a representation of a tap."""
 
     name: str
-    sees: tuple[str, ...]
+    kinds: tuple[str, ...]
 
-    def attack(self, seen: Representation, labels: Labels, tuning_labels: Labels, setting: Setting) -> Answers:
-        """Learn from `seen.fitting` and `labels`, and answer for the others, once for every seed."""
+    def attack(self, representation: Representation, context: AttackContext) -> Answers:
+        """Learn from `representation.fitting` and its labels, and answer for the others, once for every seed."""
         ...
 
 
@@ -71,10 +73,10 @@ ATTACKERS: dict[str, Attacker] = {}
 VECTORS = ("raw", "whitened", "channels")
 
 
-def attacker(kind: type[Any]) -> type[Any]:
+def attacker(cls: type[Any]) -> type[Any]:
     """Register a class of attackers under its name."""
-    ATTACKERS[kind.name] = kind()
-    return kind
+    ATTACKERS[cls.name] = cls()
+    return cls
 
 
 @attacker
@@ -82,44 +84,44 @@ class Paper:
     """The paper's adversary: ARM and a linear layer on maps, a linear layer on vectors, on the tap's own numbers."""
 
     name = "paper"
-    sees = ("map", "vector")
+    kinds = ("map", "vector")
 
-    def attack(self, seen: Representation, labels: Labels, tuning_labels: Labels, setting: Setting) -> Answers:
+    def attack(self, representation: Representation, context: AttackContext) -> Answers:
         def build() -> nn.Module:
-            if len(seen.shape) == 1:
-                return nn.Linear(seen.shape[0], setting.num_classes)
-            channels, height, width = seen.shape
-            return ArmAdversary(ArmHead(channels, (height, width), setting.num_classes, "ema"))
+            if len(representation.shape) == 1:
+                return nn.Linear(representation.shape[0], context.num_classes)
+            channels, height, width = representation.shape
+            return ArmAdversary(ArmHead(channels, (height, width), context.num_classes, "ema"))
 
-        return _batched(build, seen, labels, tuning_labels, setting, epochs=20, tried=((1e-3, 1e-4), (1e-2, 1e-4)))
+        return _batched(build, representation, context, epochs=20, grid=((1e-3, 1e-4), (1e-2, 1e-4)))
 
 
 @attacker
 class Logistic:
-    """Multinomial logistic regression; its L2 penalty is chosen by tuning. It has no chance in it, and so no seeds."""
+    """Multinomial logistic regression; its L2 penalty is selected by tuning. Nothing in it depends on seeds."""
 
     name = "logistic"
-    sees = VECTORS
+    kinds = VECTORS
 
-    def attack(self, seen: Representation, labels: Labels, tuning_labels: Labels, setting: Setting) -> Answers:
+    def attack(self, representation: Representation, context: AttackContext) -> Answers:
         def fit(c: float) -> Answers:
-            model = LogisticRegression(C=c, max_iter=300, tol=1e-3).fit(seen.fitting, labels)
-            return _answers(model, seen, setting, model.predict_log_proba)
+            model = LogisticRegression(C=c, max_iter=300, tol=1e-3).fit(representation.fitting, context.labels)
+            return _answers(model, representation, context, model.predict_log_proba)
 
-        return _best([fit(c) for c in (1e-4, 1e-3, 1e-2, 1e-1)], tuning_labels)
+        return _best([fit(c) for c in (1e-4, 1e-3, 1e-2, 1e-1)], context)
 
 
 class _Perceptron:
     """A perceptron whose hidden layers have the widths `hidden`."""
 
-    sees = VECTORS
+    kinds = VECTORS
     hidden: tuple[int, ...]
 
-    def attack(self, seen: Representation, labels: Labels, tuning_labels: Labels, setting: Setting) -> Answers:
+    def attack(self, representation: Representation, context: AttackContext) -> Answers:
         def build() -> nn.Module:
-            return _perceptron(seen.shape[0], self.hidden, setting.num_classes)
+            return _perceptron(representation.shape[0], self.hidden, context.num_classes)
 
-        return _batched(build, seen, labels, tuning_labels, setting, epochs=12, tried=((1e-3, 1.0), (3e-3, 1e-2)))
+        return _batched(build, representation, context, epochs=12, grid=((1e-3, 1.0), (3e-3, 1e-2)))
 
 
 @attacker
@@ -140,55 +142,57 @@ class DeepMlp(_Perceptron):
 
 @attacker
 class RbfSvm:
-    """A support vector machine with an RBF kernel of the median distance's width; C is chosen by tuning; no seeds."""
+    """A support vector machine with an RBF kernel of the median distance's width; C is selected by tuning; no seeds."""
 
     name = "svm"
-    sees = VECTORS
+    kinds = VECTORS
     most = 6000
 
-    def attack(self, seen: Representation, labels: Labels, tuning_labels: Labels, setting: Setting) -> Answers:
-        rows = np.sort(np.random.default_rng(setting.seeds[0]).permutation(len(labels))[: self.most])
-        fitting = seen.fitting[rows]
+    def attack(self, representation: Representation, context: AttackContext) -> Answers:
+        rows = np.sort(np.random.default_rng(context.seeds[0]).permutation(len(context.labels))[: self.most])
+        fitting = representation.fitting[rows]
         distances = _squared_distances(fitting, fitting)
         width = float(np.median(distances)) or 1.0
         # The kernel is computed here, by one matrix product, and not pair by pair inside the solver.
-        kernels = [np.exp(-_squared_distances(part, fitting) / width) for part in (seen.tuning, seen.testing)]
-        own = np.exp(-distances / width)
+        tuning, testing = representation.tuning, representation.testing
+        kernels = [np.exp(-_squared_distances(vectors, fitting) / width) for vectors in (tuning, testing)]
+        fitting_kernel = np.exp(-distances / width)
 
         def fit(c: float) -> Answers:
-            model = SVC(C=c, kernel="precomputed", decision_function_shape="ovr", cache_size=500).fit(own, labels[rows])
+            model = SVC(C=c, kernel="precomputed", decision_function_shape="ovr", cache_size=500)
+            model.fit(fitting_kernel, context.labels[rows])
             margins = [model.decision_function(kernel) for kernel in kernels]
-            logits = [np.stack([-m, m], axis=1) if m.ndim == 1 else m for m in margins]
-            tuning, testing = (_spread(part, model.classes_, setting.num_classes) for part in logits)
-            return Answers(tuning[None], testing[None])
+            columns = [np.stack([-m, m], axis=1) if m.ndim == 1 else m for m in margins]
+            return Answers(*(_all_classes(logits, model.classes_, context.num_classes)[None] for logits in columns))
 
-        return _best([fit(c) for c in (1.0, 10.0)], tuning_labels)
+        return _best([fit(c) for c in (1.0, 10.0)], context)
 
 
 @attacker
 class BoostedTrees:
-    """Gradient-boosted trees by histograms, on the first components; a part of the fitting samples ends the boosting.
+    """Gradient-boosted trees by histograms, on the first components; some of the fitting samples end the boosting.
 
     Trees do not see a component's scale: raw and whitened are the same to them.
     """
 
     name = "trees"
-    sees = ("whitened", "channels")
+    kinds = ("whitened", "channels")
     most = 64
 
-    def attack(self, seen: Representation, labels: Labels, tuning_labels: Labels, setting: Setting) -> Answers:
-        fitting, tuning, testing = (part[:, : self.most] for part in (seen.fitting, seen.tuning, seen.testing))
-        first = Representation(seen.kind, fitting, tuning, testing, seen.note)
+    def attack(self, representation: Representation, context: AttackContext) -> Answers:
+        arrays = representation.fitting, representation.tuning, representation.testing
+        fitting, tuning, testing = (array[:, : self.most] for array in arrays)
+        first = Representation(representation.kind, fitting, tuning, testing, representation.note)
 
         def fit(seed: int) -> Answers:
             model = HistGradientBoostingClassifier(
                 max_iter=100, learning_rate=0.1, max_leaf_nodes=15, max_features=0.3, random_state=seed,
                 early_stopping=True, n_iter_no_change=10,
             )  # fmt: skip
-            model.fit(first.fitting, labels)
-            return _answers(model, first, setting, lambda x: np.log(model.predict_proba(x).clip(1e-12)))
+            model.fit(first.fitting, context.labels)
+            return _answers(model, first, context, lambda x: np.log(model.predict_proba(x).clip(1e-12)))
 
-        runs = [fit(seed) for seed in setting.seeds]
+        runs = [fit(seed) for seed in context.seeds]
         return Answers(np.concatenate([r.tuning for r in runs]), np.concatenate([r.testing for r in runs]))
 
 
@@ -197,13 +201,13 @@ class ConvolutionalHead:
     """Two convolutions, the mean and the maximum over positions, a linear layer: a small network on the map."""
 
     name = "conv"
-    sees = ("map",)
+    kinds = ("map",)
 
-    def attack(self, seen: Representation, labels: Labels, tuning_labels: Labels, setting: Setting) -> Answers:
-        return _batched(
-            lambda: _ConvolutionalHead(seen.shape[0], setting.num_classes), seen, labels, tuning_labels, setting,
-            epochs=8, tried=((3e-3, 1e-2),),
-        )  # fmt: skip
+    def attack(self, representation: Representation, context: AttackContext) -> Answers:
+        def build() -> nn.Module:
+            return _ConvolutionalHead(representation.shape[0], context.num_classes)
+
+        return _batched(build, representation, context, epochs=8, grid=((3e-3, 1e-2),))
 
 
 @attacker
@@ -211,13 +215,13 @@ class FineTuned:
     """The upper layers of a trained network, fine-tuned: those of the image adversary, or of the network itself."""
 
     name = "finetuned"
-    sees = ("map",)
+    kinds = ("map",)
 
-    def attack(self, seen: Representation, labels: Labels, tuning_labels: Labels, setting: Setting) -> Answers:
-        return _batched(
-            lambda: upper_part(setting.donor, setting.tap, setting.num_classes), seen, labels, tuning_labels, setting,
-            epochs=8, tried=((3e-3, 1e-2),),
-        )  # fmt: skip
+    def attack(self, representation: Representation, context: AttackContext) -> Answers:
+        def build() -> nn.Module:
+            return upper_part(context.donor, context.tap, context.num_classes)
+
+        return _batched(build, representation, context, epochs=8, grid=((3e-3, 1e-2),))
 
 
 class _ConvolutionalHead(nn.Module):
@@ -244,37 +248,40 @@ def _perceptron(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Module
 
 
 def _batched(
-    build: Callable[[], nn.Module], seen: Representation, labels: Labels, tuning_labels: Labels, setting: Setting,
-    epochs: int, tried: Sequence[tuple[float, float]],
-) -> Answers:  # fmt: skip
-    """Every seed with every (learning rate, weight decay) that is `tried`, all at once; for each seed the best one."""
-    members = [Member(seed, lr, decay) for seed in setting.seeds for lr, decay in tried]
-    recipe = Recipe(epochs, setting.device)
-    trained = train_together(build, members, seen, labels, tuning_labels, recipe)
-    losses = np.array(trained.losses).reshape(len(setting.seeds), -1)
-    chosen = losses.argmin(axis=1) + losses.shape[1] * np.arange(len(setting.seeds))
-    return Answers(trained.tuning[chosen], trained.testing[chosen])
+    build: Callable[[], nn.Module],
+    representation: Representation,
+    context: AttackContext,
+    epochs: int,
+    grid: Sequence[tuple[float, float]],
+) -> Answers:
+    """Every seed with every (learning rate, weight decay) of `grid`, all at once; for each seed the best one."""
+    members = [Member(seed, lr, decay) for seed in context.seeds for lr, decay in grid]
+    recipe = Recipe(epochs, context.device)
+    trained = train_together(build, members, representation, context.labels, context.tuning_labels, recipe)
+    losses = np.array(trained.losses).reshape(len(context.seeds), -1)
+    best = losses.argmin(axis=1) + losses.shape[1] * np.arange(len(context.seeds))
+    return Answers(trained.tuning[best], trained.testing[best])
 
 
-def _answers(model: Any, seen: Representation, setting: Setting, log_probability: Callable[[Array], Array]) -> Answers:
-    tuning, testing = (
-        _spread(log_probability(part), model.classes_, setting.num_classes) for part in (seen.tuning, seen.testing)
-    )
-    return Answers(tuning[None], testing[None])
+def _answers(
+    model: Any, representation: Representation, context: AttackContext, log_probability: Callable[[Array], Array]
+) -> Answers:
+    arrays = (representation.tuning, representation.testing)
+    return Answers(*(_all_classes(log_probability(x), model.classes_, context.num_classes)[None] for x in arrays))
 
 
-def _spread(logits: Array, classes: Labels, num_classes: int) -> Array:
-    """Logits of the classes that were there to learn from, as logits of all of them; the others are out of reach."""
+def _all_classes(logits: Array, classes: Labels, num_classes: int) -> Array:
+    """Logits of the `classes` that there were to learn from, as logits of all; the others are out of reach."""
     full = np.full((len(logits), num_classes), logits.min() - 10, dtype=np.float32)
     full[:, classes] = logits
     return full
 
 
-def _best(runs: Sequence[Answers], tuning_labels: Labels) -> Answers:
-    classes = np.arange(runs[0].tuning.shape[2])
+def _best(runs: Sequence[Answers], context: AttackContext) -> Answers:
+    classes = np.arange(context.num_classes)
 
     def loss(run: Answers) -> float:
-        return float(log_loss(tuning_labels, np.exp(log_softmax(run.tuning[0], axis=1)), labels=classes))
+        return float(log_loss(context.tuning_labels, np.exp(log_softmax(run.tuning[0], axis=1)), labels=classes))
 
     return min(runs, key=loss)
 

@@ -1,25 +1,30 @@
-"""What a frozen network shows of every picture, computed once and kept on disk, memory-mapped, for every attacker.
+"""The features of every picture in a frozen network, computed once and kept on disk, memory-mapped, for every attacker.
 
-    features/<network>/key.json         whose features these are: checkpoint, data set, precision, and each tap's shape
+    features/<network>/index.json       the network, data set and precision, and the SHA-256 of every file below
     features/<network>/train/arm.npy    float32 [N, ...], a row for every sample of the split, in its order
     features/<network>/train/logits.npy
 
-A file appears whole or not at all, so that an interrupted extraction goes on with what is missing.
+Every machine has a folder of its own. A file appears whole or not at all, so that an interrupted extraction goes on
+with what is missing; a file that is not the one that was written is computed again.
 """
 
-import json
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch.distributed as dist
+from pydantic import TypeAdapter
 
 from privatenet.audit.errors import AuditError
-from privatenet.data_shards.files import TMP, flush_to_disk, replacing
+from privatenet.audit.record import read_record, write_record
+from privatenet.data_shards.files import TMP, file_sha256, flush_to_disk
+from privatenet.data_shards.reading.batches import evaluation_batches
+from privatenet.data_shards.reading.plan import evaluation_rows
 from privatenet.data_shards.reading.transforms import prepare
+from privatenet.distributed import agree
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.engine import evaluation_precision, layout
 from privatenet.distributed.evaluate import EVALUATION_BATCH
@@ -30,13 +35,14 @@ from privatenet.models.network import Network
 
 SPLITS = ("train", "test")
 LOGITS = "logits"
+INDEX = "index.json"
 
 Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Key:
-    """What decides features: `network` is the SHA-256 of the checkpoint's weights, or the name of untrained ones."""
+    """What decides features: `network` is the SHA-256 of the checkpoint's weights, or the name of other ones."""
 
     network: str
     fingerprint: str
@@ -49,11 +55,24 @@ class Key:
         return f"{self.network[:12]}-{self.fingerprint[:8]}-{self.precision}"
 
 
+@dataclass(frozen=True)
+class Index:
+    """What index.json holds: whose features these are, and by "split/tap" the SHA-256 of its file."""
+
+    key: Key
+    sums: dict[str, str] = field(default_factory=dict)
+
+
+_INDEX = TypeAdapter(Index)
+
+
+@dataclass(frozen=True)
 class Features:
     """The taps of one network over both splits; `array` maps a file when asked for it."""
 
-    def __init__(self, folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.folder, self.shapes = folder, dict(shapes)
+    key: Key
+    folder: Path
+    shapes: Mapping[str, tuple[int, ...]]
 
     def array(self, split: str, tap: str) -> Array:
         """Float32 [N, *shape of the tap], read-only, on disk."""
@@ -67,86 +86,114 @@ def extract(
 ) -> Features:  # fmt: skip
     """Compute the features of `taps` and the logits that are not there yet; all ranks call it together.
 
-    In evaluation mode, and no picture's features depend on another picture, whatever the network's affinity.
-    Raises `AuditError` where the folder holds features of something else.
+    The ranks of one machine share its samples, and its first one writes the folder's index. In evaluation mode, and no
+    picture's features depend on another picture, whatever the network's affinity. Raises `AuditError` where the folder
+    holds features of something else.
     """
     folder = root / key.folder
-    wanted = [*taps, LOGITS]
-    shapes = {**network.tap_shapes, LOGITS: (network.spec.num_classes,)}
-    _check_key(folder, key)
-    sizes = {"train": len(faces.train), "test": len(faces.test)}
-    missing = {split: [tap for tap in wanted if not _whole(folder, split, tap, sizes[split])] for split in splits}
-    dist.barrier()  # all ranks have looked before the first one writes
+    all_shapes = {**network.tap_shapes, LOGITS: (network.spec.num_classes,)}
+    shapes = {tap: all_shapes[tap] for tap in (*taps, LOGITS)}
     network = one_by_one(network).to(ranks.device).eval()
-    for split, lacking in missing.items():
-        if lacking:  # only then are pictures decoded
-            part = faces.everything(split)
-            _extract_split(network, lacking, shapes, part, faces, engine, ranks, folder / split)
-    if ranks.first:
-        with replacing(folder / "key.json") as stream:
-            stream.write(json.dumps(asdict(key), indent=1).encode() + b"\n")
-    dist.barrier()
-    return Features(folder, {tap: tuple(shapes[tap]) for tap in wanted})
+    for split in splits:
+        missing_by_rank = agree.everyone(ranks, partial(_missing, folder, key, split, list(shapes), ranks))
+        if any(missing_by_rank):  # only then are pictures decoded
+            missing = {tap: shapes[tap] for tap in missing_by_rank[_first_here(ranks)]}
+            extraction = _Extraction(network, key, split, faces.everything(split), missing, engine, ranks, folder)
+            agree.each(ranks, extraction.lay_out)
+            agree.each(ranks, extraction.compute)
+            agree.each(ranks, extraction.publish)
+    return Features(key, folder, shapes)
 
 
-def _extract_split(
-    network: Network,
-    taps: Sequence[str],
-    shapes: Mapping[str, tuple[int, ...]],
-    part: Subset,
-    faces: Faces,
-    engine: EngineConfig,
-    ranks: Ranks,
-    folder: Path,
-) -> None:
-    """Every rank writes the rows of its own samples into files that the first one has laid out."""
-    parts = {tap: folder / f"{tap}.npy{TMP}" for tap in taps}
-    if ranks.first:
-        folder.mkdir(parents=True, exist_ok=True)
-        for tap, path in parts.items():
-            np.lib.format.open_memmap(path, "w+", np.float32, (len(part.rows), *shapes[tap])).flush()
-    dist.barrier()
-    files = {tap: np.lib.format.open_memmap(path, "r+") for tap, path in parts.items()}
-    with evaluation_precision(engine, ranks.device):
-        for batch in faces.batches(part, EVALUATION_BATCH):
-            logits, shown = network(layout(prepare(batch.images, network.spec.image_size), engine))
-            rows = batch.positions.cpu().numpy()
-            for tap in taps:
-                values = logits if tap == LOGITS else shown[tap]
-                files[tap][rows] = values.float().cpu().numpy()  # the host waits for the device here
-    for file in files.values():
-        file.flush()
-    dist.barrier()
-    if ranks.first:
-        for tap, path in parts.items():
-            path.replace(_file(folder.parent, folder.name, tap))
-        flush_to_disk(folder)
+@dataclass(frozen=True)
+class _Extraction:
+    """The features of one split that a machine lacks: its ranks fill files that their first one lays out and renames.
+
+    Several machines may have been given one folder: the files in work are named by the machine's first rank.
+    """
+
+    network: Network
+    key: Key
+    split: str
+    subset: Subset
+    shapes: Mapping[str, tuple[int, ...]]
+    engine: EngineConfig
+    ranks: Ranks
+    folder: Path
+
+    def lay_out(self) -> None:
+        if not self.ranks.first_here or not self.shapes:
+            return
+        (self.folder / self.split).mkdir(parents=True, exist_ok=True)
+        for tap, shape in self.shapes.items():
+            np.lib.format.open_memmap(self._unfinished(tap), "w+", np.float32, (len(self.subset.rows), *shape)).flush()
+
+    def compute(self) -> None:
+        """Write the rows of this rank's samples."""
+        if not self.shapes:
+            return
+        subset = self.subset
+        rows = evaluation_rows(subset.rows, self.ranks.local_world_size, self.ranks.local_rank)
+        files = {tap: np.lib.format.open_memmap(self._unfinished(tap), "r+") for tap in self.shapes}
+        with evaluation_precision(self.engine, self.ranks.device):
+            for batch in evaluation_batches(subset.split, subset.pictures, rows, EVALUATION_BATCH):
+                images = layout(prepare(batch.images, self.network.spec.image_size), self.engine)
+                logits, taps = self.network(images)
+                positions = batch.positions.cpu().numpy()
+                for tap, file in files.items():
+                    values = logits if tap == LOGITS else taps[tap]
+                    file[positions] = values.float().cpu().numpy()  # the host waits for the device here
+        for file in files.values():
+            file.flush()
+
+    def publish(self) -> None:
+        """Give the files their names, then write down their sums."""
+        if not self.ranks.first_here or not self.shapes:
+            return
+        sums = {f"{self.split}/{tap}": file_sha256(self._unfinished(tap)) for tap in self.shapes}
+        for tap in self.shapes:
+            self._unfinished(tap).replace(_file(self.folder, self.split, tap))
+        flush_to_disk(self.folder / self.split)
+        index = _read_index(self.folder, self.key)
+        unfinished = self.folder / f"index-{_first_here(self.ranks)}.json"
+        write_record(_INDEX, Index(self.key, index.sums | sums), unfinished)
+        unfinished.replace(self.folder / INDEX)
+
+    def _unfinished(self, tap: str) -> Path:
+        return self.folder / self.split / f"{tap}-{_first_here(self.ranks)}.npy{TMP}"
+
+
+def _missing(folder: Path, key: Key, split: str, taps: Sequence[str], ranks: Ranks) -> list[str]:
+    """Taps without a file, or whose file is not the one that was written: a line says so. By a machine's first rank."""
+    if not ranks.first_here:
+        return []
+    sums = _read_index(folder, key).sums
+    missing = []
+    for tap in taps:
+        path = _file(folder, split, tap)
+        if path.is_file() and file_sha256(path) == sums.get(f"{split}/{tap}"):
+            continue
+        if path.is_file():
+            print(f"privatenet: {path}: is not the file that was written, computed again", file=sys.stderr)
+        missing.append(tap)
+    return missing
+
+
+def _read_index(folder: Path, key: Key) -> Index:
+    if not (folder / INDEX).is_file():
+        return Index(key)
+    index = read_record(_INDEX, folder / INDEX, "index of features")
+    expected, actual = asdict(key), asdict(index.key)
+    wrong = [f"{name} is {actual[name]}, not {value}" for name, value in expected.items() if actual[name] != value]
+    if wrong:
+        raise AuditError(f"{folder}: holds features of something else ({'; '.join(wrong)}); remove that folder")
+    return index
+
+
+def _first_here(ranks: Ranks) -> int:
+    """The first rank of this machine."""
+    return ranks.rank - ranks.local_rank
 
 
 def _file(folder: Path, split: str, tap: str) -> Path:
     return folder / split / f"{tap}.npy"
-
-
-def _whole(folder: Path, split: str, tap: str, samples: int) -> bool:
-    path = _file(folder, split, tap)
-    if not path.is_file():
-        return False
-    try:
-        found = np.load(path, mmap_mode="r").shape[0]
-    except ValueError as error:
-        raise AuditError(f"{path}: is damaged ({error}); remove it, it will be computed again") from error
-    if found != samples:
-        raise AuditError(f"{path}: holds {found} samples, the split has {samples}; remove {folder}")
-    return True
-
-
-def _check_key(folder: Path, key: Key) -> None:
-    path = folder / "key.json"
-    if not path.is_file():
-        return
-    found: dict[str, Any] = json.loads(path.read_text())
-    wrong = [
-        f"{name} is {found.get(name)}, not {value}" for name, value in asdict(key).items() if found.get(name) != value
-    ]
-    if wrong:
-        raise AuditError(f"{folder}: holds features of something else ({'; '.join(wrong)}); remove that folder")

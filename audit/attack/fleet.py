@@ -1,52 +1,45 @@
 """The fleet: every attacker on every representation of every tap, after every private attribute.
 
-Each of these units leaves one file of answers, so that an interrupted audit goes on with the missing ones, and ranks
-share the work by taking turns:
-
-    answers/<network>-<settings>/backbone-gender/logistic-whitened.npz
+Ranks share these attacks, and what they computed travels to the first one: it alone writes answers down and reads those
+that were there, so that an interrupted audit goes on with what is missing.
 """
 
-import json
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
-import torch.distributed as dist
+import torch
 
-from privatenet.audit.attack.attackers import ATTACKERS, Answers, Setting
-from privatenet.audit.attack.features import Array, Features
-from privatenet.audit.attack.measures import Numbers, calibrate, class_frequencies, probabilities
-from privatenet.audit.attack.samples import Labels, Parts, Representation, known_parts, representations
-from privatenet.audit.errors import AuditError
-from privatenet.data_shards.files import replacing
-from privatenet.data_shards.reading.plan import Rows
+from privatenet.audit.attack import attackers, samples, together
+from privatenet.audit.attack.answers import Stored, code_digest, library_versions, read, write
+from privatenet.audit.attack.attackers import ATTACKERS, Answers, AttackContext
+from privatenet.audit.attack.features import Features
+from privatenet.audit.attack.samples import (
+    KINDS,
+    AttackLabels,
+    AttackSplit,
+    Representation,
+    labelled_split,
+    representations,
+)
+from privatenet.audit.settings import AuditConfig
+from privatenet.distributed import agree
 from privatenet.distributed.config import digest
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks
+from privatenet.models import adversary, arm
 from privatenet.models.network import Network
 
-KINDS = {"map": ("map", "raw", "whitened", "channels"), "vector": ("vector", "raw", "whitened")}
+CODE = (attackers, together, samples, adversary, arm)
+"""What attackers are made of: a change in one of these files, or in an attacker's own, has its attacks run again."""
 
-Advance = Callable[[str], None]
-"""Told of every unit when it is done."""
-
-
-@dataclass(frozen=True)
-class Campaign:
-    """What is attacked, after what, by whom and how often."""
-
-    attributes: tuple[str, ...]
-    attackers: tuple[str, ...]
-    seeds: int
-    components: int
-
-    @property
-    def digest(self) -> str:
-        """Changes with what answers depend on; which attributes and attackers there are is no part of it."""
-        return digest([self.seeds, self.components])[:8]
+Progress = Callable[[str, int, int], None]
+"""Callback before a piece of work and after each attack: (description, attacks done, attacks in all)."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +51,10 @@ class Unit:
     attacker: str
     representation: str
 
-    @property
-    def file(self) -> Path:
-        return Path(f"{self.tap}-{self.attribute}") / f"{self.attacker}-{self.representation}.npz"
-
 
 @dataclass(frozen=True)
 class Result:
-    """The answers of a unit, what its attacker looked at, and how long all its seeds took."""
+    """The answers of a unit; how many numbers its attacker looked at, what they are, and how long all seeds took."""
 
     unit: Unit
     answers: Answers
@@ -74,115 +63,138 @@ class Result:
     seconds: float
 
 
-def units(features: Features, campaign: Campaign) -> list[Unit]:
-    """All units, those that share a representation side by side."""
-    return [
-        Unit(tap, attribute, name, kind)
-        for tap, shape in features.shapes.items()
-        for kind in KINDS["map" if len(shape) == 3 else "vector"]
-        for attribute in campaign.attributes
-        for name in campaign.attackers
-        if kind in ATTACKERS[name].sees
-    ]
+@dataclass(frozen=True)
+class Donor:
+    """A network whose upper layers a fine-tuning attacker starts from, and the SHA-256 of its checkpoint."""
+
+    network: Network
+    sha256: str
 
 
-def attack(
-    features: Features, faces: Faces, parts: Parts, donors: Mapping[str, Network], campaign: Campaign, ranks: Ranks,
-    folder: Path, advance: Advance,
-) -> list[Result]:  # fmt: skip
-    """Answers of all units, computed or found in `folder`; all ranks call it together and get them all."""
-    todo = units(features, campaign)
-    own = [unit for place, unit in enumerate(todo) if place % ranks.world_size == ranks.rank]
-    missing = [unit for unit in own if not (folder / unit.file).is_file()]
+@dataclass(frozen=True)
+class Fleet:
+    """All attackers on one network: the features and samples they learn from, and the folder of their answers.
+
+    `config` names all attributes and attackers; `donors` are by attribute.
+    """
+
+    features: Features
+    faces: Faces
+    split: AttackSplit
+    donors: Mapping[str, Donor]
+    config: AuditConfig
+    device: torch.device
+    folder: Path
+
+    def units(self) -> list[Unit]:
+        """All attacks, those that share a representation side by side."""
+        return [
+            Unit(tap, attribute, name, kind)
+            for tap, shape in self.features.shapes.items()
+            for kind in KINDS["map" if len(shape) == 3 else "vector"]
+            for attribute in self.config.attributes
+            for name in self.config.attackers
+            if kind in ATTACKERS[name].kinds
+        ]
+
+    def num_classes(self, attribute: str) -> int:
+        return len(self.faces.schema.attribute(attribute).classes)
+
+    def representations(self, tap: str) -> Iterator[Representation]:
+        return representations(self.features, tap, self.split, self.config.components, seed=0)
+
+    def context(self, unit: Unit, labels: AttackLabels, seeds: Sequence[int]) -> AttackContext:
+        return AttackContext(
+            labels.fitting, labels.tuning, self.num_classes(unit.attribute), unit.tap,
+            self.donors[unit.attribute].network, tuple(seeds), self.device,
+        )  # fmt: skip
+
+    def file(self, unit: Unit, prefix: str = "", code: Sequence[ModuleType] = ()) -> Path:
+        """Where a unit's answers are kept: a name that changes with all that they depend on.
+
+        `code` are modules that they depend on beside `CODE` and the attacker's own.
+        """
+        module = sys.modules[type(ATTACKERS[unit.attacker]).__module__]
+        identity = {
+            "features": asdict(self.features.key),
+            "rows": self.split.sha256,
+            "seeds": self.config.seeds,
+            "components": self.config.components,
+            "donor": self.donors[unit.attribute].sha256,
+            "code": code_digest([module, *CODE, *code]),
+            "libraries": library_versions(),
+        }
+        name = f"{prefix}{unit.attacker}-{unit.representation}-{digest(identity)[:12]}.npz"
+        return self.folder / f"{unit.tap}-{unit.attribute}" / name
+
+
+@dataclass(frozen=True)
+class AttackResults:
+    """A fleet's results, by unit in the fleet's order: all of them on the first rank, none on the others."""
+
+    fleet: Fleet
+    results: list[Result]
+
+
+def attack(fleet: Fleet, ranks: Ranks, progress: Progress) -> AttackResults:
+    """Read the answers that are there and compute the others; all ranks call it together."""
+    results: dict[Unit, Result] = {}
+
+    def read_results() -> list[Unit]:
+        for unit in fleet.units():
+            if (result := _read(fleet, unit)) is not None:
+                results[unit] = result
+        return [unit for unit in fleet.units() if unit not in results]
+
+    def keep(computed: Sequence[Result]) -> None:
+        for result in computed:
+            _write(fleet, result)
+            results[result.unit] = result
+
+    missing = agree.first(ranks, read_results)
+    share = missing[ranks.rank :: ranks.world_size]
+
+    def attack_tap(tap: str) -> list[Result]:
+        """This rank's share of the attacks on `tap`."""
+        computed = []
+        for result in _run(fleet, tap, share):
+            if ranks.first:  # at once, for what an interruption must not lose
+                keep([result])
+            computed.append(result)
+            done = min((share.index(result.unit) + 1) * ranks.world_size, len(missing))
+            progress(" ".join(asdict(result.unit).values()), done, len(missing))
+        return computed
+
     for tap in dict.fromkeys(unit.tap for unit in missing):
-        for seen in representations(features, tap, parts, campaign.components, seed=0):
-            for unit in missing:
-                if (unit.tap, unit.representation) == (tap, seen.kind):
-                    _write(folder / unit.file, _run(unit, seen, faces, parts, donors, campaign, ranks))
-                    advance(f"{unit.tap} {unit.attribute} {unit.attacker} {unit.representation}")
-    dist.barrier()
-    return [_read(folder / unit.file, unit) for unit in todo]
+        _, *others = agree.everyone(ranks, partial(attack_tap, tap))
+        agree.first(ranks, partial(keep, [result for computed in others for result in computed]))
+    return AttackResults(fleet, [results[unit] for unit in fleet.units() if unit in results])
 
 
-def answers(result: Result, labels: tuple[Labels, Labels], classes: int) -> Iterator[tuple[Numbers, Numbers]]:
-    """For every seed, calibrated log-probabilities [N, K] of the tuning and of the testing samples.
-
-    `labels` are those of the fitting and of the tuning samples.
-    """
-    frequencies = class_frequencies(labels[0], classes)
-    for tuning, testing in zip(result.answers.tuning, result.answers.testing, strict=True):
-        fitted = calibrate(tuning.astype(np.float64), labels[1])
-        yield tuple(probabilities(part.astype(np.float64), fitted, frequencies) for part in (tuning, testing))  # type: ignore[misc]
-
-
-def learning_blocks(
-    result: Result, shown: Callable[[str], Mapping[str, Representation]], faces: Faces, parts: Parts,
-    donors: Mapping[str, Network], ranks: Ranks, folder: Path,
-) -> list[tuple[Numbers, Labels]]:  # fmt: skip
-    """The fitting labels in blocks of doubling size, each answered by the attacker from what came before it.
-
-    What the online code length is made of; the first sixteenth goes by the uniform code. Kept in `folder`; `shown`
-    gives a tap's representations by kind.
-    """
-    unit = result.unit
-    known, labels, tuning_labels, _ = known_parts(parts, faces, unit.attribute)
-    order = np.random.default_rng(0).permutation(len(labels))
-    ends = [max(2, len(labels) // share) for share in (16, 8, 4, 2, 1)]
-    path = folder / unit.file.with_name(f"code-{unit.file.stem}.npy")
-    classes = len(faces.schema.attribute(unit.attribute).classes)
-    if not path.is_file():
-        seen = shown(unit.tap)[unit.representation].of(known, parts)
-        setting = Setting(unit.tap, donors[unit.attribute], classes, (0,), ranks.device)
-        with replacing(path) as stream:
-            np.save(stream, _online(unit, seen, labels, tuning_labels, order, ends, setting))
-    log_p = np.load(path, allow_pickle=False)
-    return [(log_p[start:end], labels[order[start:end]]) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+def _run(fleet: Fleet, tap: str, units: Sequence[Unit]) -> Iterator[Result]:
+    """Run those of `units` that attack `tap`, each of its representations being computed once."""
+    if not any(unit.tap == tap for unit in units):
+        return
+    for representation in fleet.representations(tap):
+        for unit in units:
+            if (unit.tap, unit.representation) == (tap, representation.kind):
+                yield _run_unit(fleet, unit, representation)
 
 
-def _online(
-    unit: Unit, seen: Representation, labels: Labels, tuning_labels: Labels, order: Rows, ends: list[int],
-    setting: Setting,
-) -> Numbers:  # fmt: skip
-    """Log-probabilities [N, K] of the fitting samples in `order`, each block's from the blocks before it."""
-    pieces = [np.full((ends[0], setting.num_classes), -np.log(setting.num_classes))]
-    for start, end in pairwise(ends):
-        before, block = order[:start], order[start:end]
-        frequencies = class_frequencies(labels[before], setting.num_classes)
-        if len(np.unique(labels[before])) < 2:
-            pieces.append(np.tile(np.log(frequencies), (len(block), 1)))
-            continue
-        partial = Representation(seen.kind, seen.fitting[before], seen.tuning, seen.fitting[block], seen.note)
-        given = ATTACKERS[unit.attacker].attack(partial, labels[before], tuning_labels, setting)
-        fitted = calibrate(given.tuning[0].astype(np.float64), tuning_labels)
-        pieces.append(probabilities(given.testing[0].astype(np.float64), fitted, frequencies))
-    return np.concatenate(pieces)
-
-
-def _run(
-    unit: Unit, seen: Representation, faces: Faces, parts: Parts, donors: Mapping[str, Network], campaign: Campaign,
-    ranks: Ranks,
-) -> Result:  # fmt: skip
-    known, labels, tuning_labels, _ = known_parts(parts, faces, unit.attribute)
-    shown = seen.of(known, parts)
-    classes = len(faces.schema.attribute(unit.attribute).classes)
-    setting = Setting(unit.tap, donors[unit.attribute], classes, tuple(range(campaign.seeds)), ranks.device)
+def _run_unit(fleet: Fleet, unit: Unit, representation: Representation) -> Result:
+    subset, labels = labelled_split(fleet.split, fleet.faces, unit.attribute)
+    known = representation.of(subset, fleet.split)
+    context = fleet.context(unit, labels, range(fleet.config.seeds))
     began = time.monotonic()
-    given = ATTACKERS[unit.attacker].attack(shown, labels, tuning_labels, setting)
-    return Result(unit, given, int(np.prod(shown.shape)), seen.note, time.monotonic() - began)
+    answers = ATTACKERS[unit.attacker].attack(known, context)
+    return Result(unit, answers, int(np.prod(known.shape)), representation.note, time.monotonic() - began)
 
 
-def _write(path: Path, result: Result) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    about = json.dumps({"numbers": result.numbers, "note": result.note, "seconds": round(result.seconds, 3)})
-    with replacing(path) as stream:
-        np.savez(stream, tuning=result.answers.tuning, testing=result.answers.testing, about=np.array(about))
+def _write(fleet: Fleet, result: Result) -> None:
+    notes = {"numbers": result.numbers, "note": result.note, "seconds": round(result.seconds, 3)}
+    write(fleet.file(result.unit), Stored(vars(result.answers), notes))
 
 
-def _read(path: Path, unit: Unit) -> Result:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            about = json.loads(str(file["about"]))
-            arrays: tuple[Array, Array] = file["tuning"], file["testing"]
-    except (OSError, ValueError, KeyError) as error:
-        raise AuditError(f"{path}: is damaged ({error}); remove it, it will be computed again") from error
-    return Result(unit, Answers(*arrays), **about)
+def _read(fleet: Fleet, unit: Unit) -> Result | None:
+    stored = read(fleet.file(unit))
+    return Result(unit, Answers(**stored.arrays), **stored.notes) if stored else None

@@ -155,8 +155,8 @@ def balanced_accuracy(right: Numbers, labels: Labels, classes: int, resamples: R
     members = np.eye(classes)[labels]
     members = members[:, members.any(axis=0)]
     value = float((right @ members / members.sum(axis=0)).mean())
-    drawn = resamples.weights @ members
-    recalls = (resamples.weights * right) @ members / np.where(drawn, drawn, math.nan)
+    class_weights = resamples.weights @ members
+    recalls = (resamples.weights * right) @ members / np.where(class_weights, class_weights, math.nan)
     return resamples.estimate(value, _mean_defined(recalls))
 
 
@@ -165,8 +165,8 @@ def macro_auc(log_p: Numbers, labels: Labels, resamples: Resamples) -> Estimate:
     present = [k for k in range(log_p.shape[1]) if 0 < (labels == k).sum() < len(labels)]
     if not present:
         return Estimate(math.nan, math.nan, math.nan)
-    everyone = np.ones((1, len(labels)))
-    areas = [[_auc(log_p[:, k], labels == k, weights) for k in present] for weights in (everyone, resamples.weights)]
+    unweighted = np.ones((1, len(labels)))
+    areas = [[_auc(log_p[:, k], labels == k, weights) for k in present] for weights in (unweighted, resamples.weights)]
     return resamples.estimate(float(np.mean(areas[0])), _mean_defined(np.stack(areas[1], axis=1)))
 
 
@@ -174,9 +174,9 @@ def _auc(scores: Numbers, positive: npt.NDArray[np.bool_], weights: Numbers) -> 
     """Of every row of `weights` [B, N]: the share of (positive, negative) pairs in order, ties counting half."""
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(scores[order]) > 0])
-    drawn = weights[:, order]
-    positives = np.add.reduceat(drawn * positive[order], starts, axis=1)
-    negatives = np.add.reduceat(drawn * ~positive[order], starts, axis=1)
+    ordered = weights[:, order]
+    positives = np.add.reduceat(ordered * positive[order], starts, axis=1)
+    negatives = np.add.reduceat(ordered * ~positive[order], starts, axis=1)
     below = np.cumsum(negatives, axis=1) - negatives / 2
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
     areas: Numbers = (positives * below).sum(axis=1) / np.where(pairs, pairs, math.nan)

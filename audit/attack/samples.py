@@ -1,12 +1,13 @@
-"""What attackers are given: their parts of the data, and the representations of a tap in which they see it.
+"""What attackers learn from and are judged on, and the representations of a tap that they look at.
 
-Attackers learn from one half of the training split (*fitting*), tune and are chosen on the other (*tuning*), and are
-judged once, on the test split, whose labels they are never handed. Where settings are still being chosen, they are
-judged on the validation part of the training split instead, and both halves are of what the network learnt from.
+Attackers learn from one half of the training split (*fitting*), tune and are selected on the other (*tuning*), and are
+judged once, on the test split, whose labels they never get. Where settings are still being selected, they are judged on
+the validation rows of the training split instead, and both halves are of what the network learnt from.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +17,45 @@ from privatenet.audit.attack.features import Array, Features
 from privatenet.audit.errors import AuditError
 from privatenet.data_shards.reading.plan import Rows, validation_mask
 from privatenet.data_shards.shards.manifest import Split
+from privatenet.data_shards.sources.schema import Schema
+from privatenet.distributed.config import digest
 from privatenet.distributed.faces import Faces
 
 SALT = "attackers/"
-LEAST_FITTING = 20
+LEAST_SAMPLES = 20
+KINDS = {"map": ("map", "raw", "whitened", "channels"), "vector": ("vector", "raw", "whitened")}
+"""The representations of a tap that is a map [C, h, w] or a vector [C]."""
 
 Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Rows of the training split to fit and to tune on, and of `split` to be judged on."""
+class AttackSplit:
+    """Rows of the training split to fit and to tune on, and rows of the split `testing_split` to be judged on."""
 
     fitting: Rows
     tuning: Rows
     testing: Rows
-    split: str = "test"
+    testing_split: str = "test"
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the rows, for the names of what was computed on them."""
+        return digest([self.fitting.tolist(), self.tuning.tolist(), self.testing.tolist(), self.testing_split])
+
+
+@dataclass(frozen=True)
+class AttackLabels:
+    """Labels, int64 [N], of the rows of an `AttackSplit`."""
+
+    fitting: Labels
+    tuning: Labels
+    testing: Labels
 
 
 @dataclass(frozen=True)
 class Representation:
-    """A way of looking at a tap: `kind` is map, vector, raw, whitened or channels, `note` says what was done to it."""
+    """A way of looking at a tap: `kind` is map, vector, raw, whitened or channels, `note` says how it was computed."""
 
     kind: str
     fitting: Array
@@ -49,65 +68,69 @@ class Representation:
         """Of one picture's features."""
         return self.fitting.shape[1:]
 
-    def of(self, known: Parts, parts: Parts) -> "Representation":
-        """Only the samples of `known`, a subset of the `parts` that this was made for."""
+    def of(self, subset: AttackSplit, split: AttackSplit) -> "Representation":
+        """Only the samples of `subset`, which are some of those of `split` that this representation holds."""
         return Representation(
             self.kind,
-            self.fitting[np.searchsorted(parts.fitting, known.fitting)],
-            self.tuning[np.searchsorted(parts.tuning, known.tuning)],
-            self.testing[np.searchsorted(parts.testing, known.testing)],
+            self.fitting[np.searchsorted(split.fitting, subset.fitting)],
+            self.tuning[np.searchsorted(split.tuning, subset.tuning)],
+            self.testing[np.searchsorted(split.testing, subset.testing)],
             self.note,
         )
 
 
-def split_parts(train: Split, test: Split) -> Parts:
+def attack_split(train: Split, test: Split) -> AttackSplit:
     """Halve the training split by the hash of the samples' names, every class of the target alike."""
     tuning = validation_mask(train.names, _target(train), 0.5, SALT)
-    return Parts(np.flatnonzero(~tuning), np.flatnonzero(tuning), np.arange(len(test)))
+    return AttackSplit(np.flatnonzero(~tuning), np.flatnonzero(tuning), np.arange(len(test)))
 
 
-def validation_parts(train: Split, held_out: npt.NDArray[np.bool_]) -> Parts:
+def validation_attack_split(train: Split, held_out: npt.NDArray[np.bool_]) -> AttackSplit:
     """Halve what the network learnt from, to be judged on the rows that it did not: the test split stays unseen."""
     tuning = validation_mask(train.names, _target(train), 0.5, SALT)
-    return Parts(
+    return AttackSplit(
         np.flatnonzero(~tuning & ~held_out), np.flatnonzero(tuning & ~held_out), np.flatnonzero(held_out), "train"
     )
 
 
-def judging_split(parts: Parts, faces: Faces) -> Split:
-    """The split whose rows `parts.testing` are."""
-    return {"train": faces.train, "test": faces.test}[parts.split]
+def testing_data(split: AttackSplit, faces: Faces) -> Split:
+    """The data whose rows `split.testing` are."""
+    return {"train": faces.train, "test": faces.test}[split.testing_split]
 
 
-def known_parts(parts: Parts, faces: Faces, attribute: str) -> tuple[Parts, Labels, Labels, Labels]:
-    """The samples of `parts` whose `attribute` is known, and its labels in the three parts.
+def labelled_split(split: AttackSplit, faces: Faces, attribute: str) -> tuple[AttackSplit, AttackLabels]:
+    """The rows of `split` whose `attribute` is known, and their labels.
 
     Raises `AuditError` where there are too few to fit or to judge an attacker, or all are of one class.
     """
     column = faces.schema.names.index(attribute)
-    learnt, judged = (split.labels[:, column] for split in (faces.train, judging_split(parts, faces)))
-    known = Parts(
-        parts.fitting[learnt[parts.fitting] >= 0],
-        parts.tuning[learnt[parts.tuning] >= 0],
-        parts.testing[judged[parts.testing] >= 0],
-        parts.split,
+    train, testing = (data.labels[:, column] for data in (faces.train, testing_data(split, faces)))
+    subset = AttackSplit(
+        split.fitting[train[split.fitting] >= 0],
+        split.tuning[train[split.tuning] >= 0],
+        split.testing[testing[split.testing] >= 0],
+        split.testing_split,
     )
-    labels = learnt[known.fitting], learnt[known.tuning], judged[known.testing]
-    for name, values in zip(("fitting", "tuning", "testing"), labels, strict=True):
-        if len(values) < LEAST_FITTING:
-            raise AuditError(
-                f"{attribute}: {len(values)} samples for {name} attackers, accepted: {LEAST_FITTING} or more; "
-                f"the training split is halved between fitting and tuning, the {parts.split} split is for testing"
-            )
-        if len(np.unique(values)) < 2:
-            name_of = faces.schema.attribute(attribute).classes[int(values[0])]
-            raise AuditError(
-                f"{attribute}: all {len(values)} samples for {name} are {name_of!r}: nothing to tell apart"
-            )
-    return known, *labels
+    labels = AttackLabels(train[subset.fitting], train[subset.tuning], testing[subset.testing])
+    for purpose in ("fitting", "tuning", "testing"):
+        _check_labels(getattr(labels, purpose), purpose, faces.schema, attribute, split.testing_split)
+    return subset, labels
 
 
-def representations(features: Features, tap: str, parts: Parts, components: int, seed: int) -> Iterator[Representation]:
+def _check_labels(labels: Labels, purpose: str, schema: Schema, attribute: str, testing_split: str) -> None:
+    if len(labels) < LEAST_SAMPLES:
+        raise AuditError(
+            f"{attribute}: {len(labels)} samples for {purpose} attackers, accepted: {LEAST_SAMPLES} or more; "
+            f"the training split is halved between fitting and tuning, the {testing_split} split is for testing"
+        )
+    if len(np.unique(labels)) < 2:
+        name = schema.attribute(attribute).classes[int(labels[0])]
+        raise AuditError(f"{attribute}: all {len(labels)} samples for {purpose} are {name!r}: nothing to tell apart")
+
+
+def representations(
+    features: Features, tap: str, split: AttackSplit, components: int, seed: int
+) -> Iterator[Representation]:
     """A tap as it is (map or vector), raw, whitened and, for maps, by its channels' means, whitened.
 
     *Raw* keeps the directions' relative variances, under one common factor; *whitened* scales every principal
@@ -115,16 +138,15 @@ def representations(features: Features, tap: str, parts: Parts, components: int,
     `components` numbers are reduced to that many principal components, by a randomised decomposition of the fitting
     samples (Halko, Martinsson and Tropp, 2011).
     """
-    train, test = features.array("train", tap), features.array(parts.split, tap)
-    raw = train[parts.fitting], train[parts.tuning], test[parts.testing]
+    train, test = features.array("train", tap), features.array(split.testing_split, tap)
+    arrays = train[split.fitting], train[split.tuning], test[split.testing]
     shape = features.shapes[tap]
-    yield Representation(
-        "map" if len(shape) == 3 else "vector", *raw, f"the {'x'.join(map(str, shape))} numbers as they are"
-    )
-    flat = tuple(part.reshape(len(part), -1) for part in raw)
+    kind = "map" if len(shape) == 3 else "vector"
+    yield Representation(kind, *arrays, f"the {'x'.join(map(str, shape))} numbers as they are")
+    flat = tuple(array.reshape(len(array), -1) for array in arrays)
     yield from _principal(("raw", "whitened"), flat, components, seed, "")
-    if len(shape) == 3:
-        means = tuple(part.mean(axis=(2, 3)) for part in raw)
+    if kind == "map":
+        means = tuple(array.mean(axis=(2, 3)) for array in arrays)
         yield from _principal(("channels",), means, components, seed, f"the {shape[0]} channels' means, ")
 
 
@@ -134,24 +156,24 @@ def _target(split: Split) -> Labels:
 
 
 def _principal(
-    kinds: tuple[str, ...], arrays: tuple[Array, ...], components: int, seed: int, before: str
+    kinds: tuple[str, ...], arrays: tuple[Array, ...], components: int, seed: int, prefix: str
 ) -> Iterator[Representation]:
     fitting = arrays[0]
     numbers = fitting.shape[1]
-    kept = min(components, numbers, max(2, len(fitting) // 2))
-    pca = PCA(kept, svd_solver="randomized" if kept < numbers else "full", random_state=seed).fit(fitting)
+    count = min(components, numbers, max(2, len(fitting) // 2))
+    pca = PCA(count, svd_solver="randomized" if count < numbers else "full", random_state=seed).fit(fitting)
     rotated = [pca.transform(array).astype(np.float32) for array in arrays]
     share = float(pca.explained_variance_ratio_.sum())
-    note = before + (
-        f"{kept} principal components of {numbers:,} numbers ({100 * share:.1f} % of the variance)"
-        if kept < numbers
+    note = prefix + (
+        f"{count} principal components of {numbers:,} numbers ({100 * share:.1f} % of the variance)"
+        if count < numbers
         else f"all {numbers} numbers"
     )
     deviations = rotated[0].std(axis=0)
     for kind in kinds:
         # A direction that never varies tells nothing; dividing by its rounding error would only make noise loud.
         common = np.sqrt(np.mean(deviations**2))
-        alive = deviations > 1e-6 * deviations.max()
-        scale = np.where(alive, deviations, np.inf) if kind != "raw" else np.full_like(deviations, common or 1.0)
+        varying = deviations > 1e-6 * deviations.max()
+        scale = np.where(varying, deviations, np.inf) if kind != "raw" else np.full_like(deviations, common or 1.0)
         scaled = [array / scale for array in rotated]
         yield Representation(kind, scaled[0], scaled[1], scaled[2], note)

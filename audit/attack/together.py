@@ -24,7 +24,7 @@ JUDGING_BATCH = 512
 
 @dataclass(frozen=True)
 class Member:
-    """One network's own settings; AdamW's."""
+    """The settings of one network: its seed, and AdamW's."""
 
     seed: int
     lr: float
@@ -50,15 +50,15 @@ class Trained:
 
 
 def train_together(
-    build: Callable[[], nn.Module], members: Sequence[Member], seen: Representation, labels: Labels,
+    build: Callable[[], nn.Module], members: Sequence[Member], representation: Representation, labels: Labels,
     tuning_labels: Labels, recipe: Recipe,
 ) -> Trained:  # fmt: skip
     """Train a network from `build` for every member on the fitting samples; labels int64 [N] of fitting and tuning."""
     stack = _Stack(build, members, recipe)
     optimizer = torch.optim.AdamW(
         [
-            {"params": own, "lr": m.lr, "weight_decay": m.weight_decay}
-            for own, m in zip(stack.own, members, strict=True)
+            {"params": parameters, "lr": m.lr, "weight_decay": m.weight_decay}
+            for parameters, m in zip(stack.parameters, members, strict=True)
         ],
         fused=True,
     )
@@ -72,7 +72,7 @@ def train_together(
     with _seeded(members[0].seed, recipe.device):  # dropout's chances too
         for epoch in range(recipe.epochs):
             for rows in np.array_split(order.permutation(len(labels)), steps):
-                logits = stack.logits(_fetch(seen.fitting, rows, recipe.device), training=True)
+                logits = stack.logits(_fetch(representation.fitting, rows, recipe.device), training=True)
                 targets = truth[rows].to(recipe.device).expand(len(members), -1)
                 # Summed over members: each one's gradient is that of its own mean loss.
                 loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") / len(rows)
@@ -80,10 +80,10 @@ def train_together(
                 loss.backward()
                 optimizer.step()
                 schedule.step()
-            best.offer(epoch + 1, stack.judge(seen.tuning), tuning_truth)
+            best.offer(epoch + 1, stack.judge(representation.tuning), tuning_truth)
     best.restore()
     return Trained(
-        best.tuning.cpu().numpy(), stack.judge(seen.testing).cpu().numpy(), best.losses.tolist(), best.epochs
+        best.tuning.cpu().numpy(), stack.judge(representation.testing).cpu().numpy(), best.losses.tolist(), best.epochs
     )
 
 
@@ -99,7 +99,7 @@ class _Stack:
         self.recipe = recipe
         parameters, buffers = stack_module_state(networks)
         self.names = list(parameters)
-        self.own = [
+        self.parameters = [
             [parameters[name][place].detach().clone().to(recipe.device).requires_grad_() for name in self.names]
             for place in range(len(members))
         ]
@@ -109,7 +109,8 @@ class _Stack:
         """Features [B, ...] to logits [M, B, K]."""
         self.base.train(training)
         parameters = {
-            name: torch.stack(values) for name, values in zip(self.names, zip(*self.own, strict=True), strict=True)
+            name: torch.stack(values)
+            for name, values in zip(self.names, zip(*self.parameters, strict=True), strict=True)
         }
 
         def call(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
@@ -137,24 +138,24 @@ class _Best:
         self.losses = torch.full((members,), float("inf"))
         self.epochs = [0] * members
         self.tuning = torch.empty(0)
-        self.kept = [[value.detach().clone() for value in own] for own in stack.own]
+        self.parameters = [[value.detach().clone() for value in values] for values in stack.parameters]
         self.buffers = {name: value.clone() for name, value in stack.buffers.items()}
 
     def offer(self, epoch: int, logits: Tensor, labels: Tensor) -> None:
-        losses = torch.stack([F.cross_entropy(own, labels) for own in logits]).cpu()
+        losses = torch.stack([F.cross_entropy(member, labels) for member in logits]).cpu()
         if not len(self.tuning):
             self.tuning = logits.clone()
         for place in (losses < self.losses).nonzero().flatten().tolist():
             self.losses[place], self.epochs[place], self.tuning[place] = losses[place], epoch, logits[place]
-            for kept, value in zip(self.kept[place], self.stack.own[place], strict=True):
-                kept.copy_(value.detach())
+            for best, value in zip(self.parameters[place], self.stack.parameters[place], strict=True):
+                best.copy_(value.detach())
             for name, value in self.stack.buffers.items():
                 self.buffers[name][place] = value[place]
 
     def restore(self) -> None:
         with torch.no_grad():
-            for own, kept in zip(self.stack.own, self.kept, strict=True):
-                for value, best in zip(own, kept, strict=True):
+            for current, best_parameters in zip(self.stack.parameters, self.parameters, strict=True):
+                for value, best in zip(current, best_parameters, strict=True):
                     value.copy_(best)
         self.stack.buffers = self.buffers
 

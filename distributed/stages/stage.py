@@ -7,19 +7,19 @@ hashes of the stages that it stands on. The first rank reads and writes there, a
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from privatenet.data_shards.lock import owned
 from privatenet.distributed import agree, checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config, ConfigError, to_yaml
 from privatenet.distributed.evaluate import Scores, evaluate, score_metrics
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.held import held
 from privatenet.distributed.provenance import differences
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.signals import Interrupted
@@ -61,7 +61,7 @@ def run_plan(
     torch.manual_seed(config.seed)
     job = plan.job()
     reading = agree.each(ranks, lambda: training_plan(job, config, ranks))
-    with _held(plan.folder, ranks), _tracked(plan, config, faces, ranks, say) as tracker:
+    with held(plan.folder, ranks), _tracked(plan, config, faces, ranks, say) as tracker:
         best = Trainer(job, reading, config, faces, ranks, plan.folder, tracker).run(after_epoch)
         tested = evaluate(job.task, faces.testing(), config, faces, ranks) if testing else {}
         return agree.first(ranks, lambda: _finish(plan, config, faces, job, best, tested, tracker))
@@ -77,14 +77,6 @@ def _finished(plan: StagePlan) -> Checkpoint | None:
             f"{plan.folder} holds another run ({changed}): choose another --output, or remove that folder"
         )
     return done
-
-
-@contextmanager
-def _held(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """Within the block no other process writes to `folder`; the first rank holds it for all."""
-    with ExitStack() as stack:
-        agree.first(ranks, lambda: stack.enter_context(owned(folder)))
-        yield
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """`privatenet audit`: attack a trained network and say what leaks, as a page, tables and a model card."""
 
 import io
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -16,20 +18,23 @@ from privatenet.audit.settings import AuditConfig
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.shards.picture import decode_stored
 from privatenet.data_shards.uri import Uri
-from privatenet.distributed import checkpoint
+from privatenet.distributed import agree, checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import ConfigError, EngineConfig, TrackingConfig
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.held import held
 from privatenet.distributed.progress import WorkProgress
 from privatenet.distributed.ranks import join, launched, leave
 from privatenet.launch.exits import LEAKS, guarded
-from privatenet.launch.launcher import launch
+from privatenet.launch.launcher import launch, stop_in_order
 
 REPORT = "report"
 
 
 def main(argv: Sequence[str]) -> int:
     """Audit what `argv` names, on the ranks that a launcher made, or makes here; returns the exit code."""
+    if launched():
+        stop_in_order()
     return guarded(lambda: _main([word for word in argv if not word.startswith("--local_rank")]))
 
 
@@ -74,66 +79,85 @@ def _main(argv: list[str]) -> int:
         values = parser().parse_args(_limits(argv)).as_dict()
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    limits = values["fail_above"]
-    fields = AuditConfig.__dataclass_fields__
-    config = AuditConfig(**{name: values[name] for name in fields})
-    source = _open(Path(values["checkpoint"]))
-    trained = source.state["config"]
-    beside = {path: read_findings(Path(path)) for path in values["beside"]}
-    sweep = read_reproduction(Path(values["sweep"])) if values["sweep"] else None
+    config = AuditConfig(**{name: values[name] for name in AuditConfig.__dataclass_fields__})
     if values["ranks"] > 1 and not launched():
+        _read_inputs(values)  # what is wrong with them is said before ranks are started
         return launch("privatenet.launch.commands.audit", argv, values["ranks"])
     ranks = join()
     # The engine takes seconds to import: not before the settings are known to be good.
-    from privatenet.audit.attack.protocol import audit, check, excess_above
+    from privatenet.audit.attack.audit import audit
+    from privatenet.audit.attack.checks import check_config
 
     try:
-        data = replace(DataConfig(**trained["data"]), **({"shards": values["shards"]} if values["shards"] else {}))
-        data = replace(data, cache=data.cache if Path(data.cache).is_dir() else "")
-        faces = Faces(data, ranks)
-        wanted = check(config, source, faces)
-        for attribute in limits:
-            if attribute not in wanted.attributes:
-                raise AuditError(
-                    f"fail-above: {attribute!r} is not audited: accepted are {', '.join(wanted.attributes)}"
-                )
-        with WorkProgress(ranks.first) as progress:
-            findings = audit(config, source, faces, EngineConfig(**trained["engine"]), ranks, progress.step)
+        source, beside, sweep = agree.first(ranks, lambda: _read_inputs(values))
+        folder = Path(values["output"] or source.folder.parent.parent / f"audit-{source.folder.parent.name}")
+        faces = Faces(agree.each(ranks, lambda: _data(source, values["shards"])), ranks)
+        config = check_config(config, source, faces)
+        _check_limits(values["fail_above"], config)
+        engine = EngineConfig(**source.state["config"]["engine"])
+        with held(folder, ranks):
+            with WorkProgress(ranks.first) as progress:
+                findings = audit(config, source, faces, engine, ranks, progress.step)
+            if not ranks.first:
+                return 0
+            _report(findings, folder, beside, sweep, _pictures(faces, values["faces"]))
+            _track(findings, folder, TrackingConfig(**values["tracking"]), asdict(config))
     finally:
         leave()
-    if findings is None:
-        return 0
-    folder = (
-        Path(values["output"])
-        if values["output"]
-        else source.folder.parent.parent / f"audit-{source.folder.parent.name}"
-    )
-    _report(findings, folder, beside, sweep, _faces(faces, values["faces"]))
-    _track(findings, folder, TrackingConfig(**values["tracking"]), asdict(wanted))
-    broken = excess_above(findings, limits)
-    for line in broken:
+    excesses = _excesses(findings, values["fail_above"])
+    for line in excesses:
         print(f"privatenet: too much leaks: {line}", file=sys.stderr)
-    return LEAKS if broken else 0
+    return LEAKS if excesses else 0
 
 
-def _open(folder: Path) -> Checkpoint:
-    """A part's finished checkpoint, or any checkpoint folder."""
-    return checkpoint.load(folder / "final" if (folder / "final").is_dir() else folder)
+def _read_inputs(values: Mapping[str, Any]) -> tuple[Checkpoint, dict[str, Findings], Reproduction | None]:
+    """The checkpoint, of a stage or any folder that holds one; audits to set beside it; and a sweep over lambda."""
+    folder = Path(values["checkpoint"])
+    source = checkpoint.load(folder / "final" if (folder / "final").is_dir() else folder)
+    beside = {path: read_findings(Path(path)) for path in values["beside"]}
+    return source, beside, read_reproduction(Path(values["sweep"])) if values["sweep"] else None
+
+
+def _data(source: Checkpoint, shards: Uri) -> DataConfig:
+    """The data set that the network was trained on: at `shards`, or else where it was then."""
+    data = DataConfig(**source.state["config"]["data"])
+    if not shards and "://" not in data.shards and not Path(data.shards).is_dir():
+        raise ConfigError(
+            f"{source.folder} was trained on {data.shards}, and from {Path.cwd()} there is no such folder; "
+            "say where the data set is by --shards DIR"
+        )
+    return replace(data, shards=shards or data.shards, cache=data.cache if Path(data.cache).is_dir() else "")
 
 
 def _limits(argv: list[str]) -> list[str]:
     """Let `--fail-above gender=0.05` stand for `--fail-above {gender: 0.05}`."""
-    out = list(argv)
+    words = list(argv)
     for place, word in enumerate(argv):
         if place and argv[place - 1] == "--fail-above" and "=" in word:
             pairs = [pair.partition("=") for pair in word.split(",")]
-            out[place] = "{" + ", ".join(f"{name.strip()}: {share.strip()}" for name, _, share in pairs) + "}"
-    return out
+            words[place] = "{" + ", ".join(f"{name.strip()}: {share.strip()}" for name, _, share in pairs) + "}"
+    return words
+
+
+def _check_limits(limits: Mapping[str, float], config: AuditConfig) -> None:
+    for attribute in limits:
+        if attribute not in config.attributes:
+            raise AuditError(f"fail-above: {attribute!r} is not audited: accepted are {', '.join(config.attributes)}")
+
+
+def _excesses(findings: Findings, limits: Mapping[str, float]) -> list[str]:
+    """One line for every leak of the audited network whose excess is above its attribute's limit, a share."""
+    return [
+        f"{leak.attribute} at {leak.tap}: {100 * leak.headline.excess.value:.1f} points above the majority class, "
+        f"allowed are {100 * limits[leak.attribute]:.1f}"
+        for leak in findings.audited.leaks
+        if leak.headline.excess.value > limits.get(leak.attribute, math.inf)
+    ]
 
 
 def _report(
     findings: Findings, folder: Path, beside: Mapping[str, Findings], sweep: Reproduction | None,
-    faces: list[tuple[bytes, str]],
+    pictures: list[tuple[bytes, str]],
 ) -> None:  # fmt: skip
     from privatenet.audit.paper.comparison import lambda_marks
     from privatenet.audit.report.card import write_card
@@ -153,14 +177,14 @@ def _report(
     ]
     hidden = sweep.sweep[0].unknown if sweep and sweep.sweep else None
     curves = {f"{hidden.tap}-{hidden.attribute}": lambda_marks(sweep)} if sweep and hidden else {}
-    write_report(findings, report, marks, curves, faces)
+    write_report(findings, report, marks, curves, pictures)
     write_card(findings, report / "model_card.md")
     print_summary(findings)
     print(f"report   {report / 'report.html'}\ncard     {report / 'model_card.md'}\nfigures  {report / 'audit.json'}")
 
 
 def _track(findings: Findings, folder: Path, config: TrackingConfig, settings: dict[str, object]) -> None:
-    from privatenet.audit.attack.glance import figures
+    from privatenet.audit.attack.quick import leak_metrics
     from privatenet.distributed.tracking.tracker import Tracker
 
     (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
@@ -169,21 +193,21 @@ def _track(findings: Findings, folder: Path, config: TrackingConfig, settings: d
         best = leak.headline
         measures = {"accuracy": best.accuracy, "auc": best.auc, "bits": best.bits}
         tracker.log({f"test/{leak.tap}-{leak.attribute}/{name}": e.value for name, e in measures.items()}, 0)
-    tracker.log(figures(findings.audited.utility, findings.audited.leaks, "test"), 0)
+    tracker.log(leak_metrics(findings.audited.utility, findings.audited.leaks, "test"), 0)
     tracker.artifacts(folder / REPORT)
     tracker.finish(findings.audited.sha256, None, 0)
 
 
-def _faces(faces: Faces, count: int) -> list[tuple[bytes, str]]:
+def _pictures(faces: Faces, count: int) -> list[tuple[bytes, str]]:
     """The first `count` test pictures as PNG, with their labels."""
-    out = []
+    pictures = []
     for row in range(min(count, len(faces.test))):
         stream = io.BytesIO()
         decode_stored(faces.test.read(row), faces.test.names[row], faces.test.image_size).save(stream, "PNG")
         labels = zip(faces.schema.attributes, faces.test.labels[row], strict=True)
         names = [attribute.classes[label] if label >= 0 else "unsure" for attribute, label in labels]
-        out.append((stream.getvalue(), ", ".join(names)))
-    return out
+        pictures.append((stream.getvalue(), ", ".join(names)))
+    return pictures
 
 
 if __name__ == "__main__":

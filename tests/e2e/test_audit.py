@@ -1,21 +1,42 @@
 """An audit as a person starts it: what it leaves, what it finds again, what it refuses."""
 
+import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from support import Start
+import torch
 
+from privatenet.audit.attack.answers import read
 from privatenet.audit.attack.attackers import ATTACKERS
+from privatenet.audit.attack.audit import audit
 from privatenet.audit.attack.findings import Findings, read_findings
+from privatenet.audit.attack.quick import quick_audit
+from privatenet.audit.attack.samples import attack_split, labelled_split, validation_attack_split
+from privatenet.audit.errors import AuditError
+from privatenet.audit.settings import AuditConfig
+from privatenet.data_shards.lock import owned
+from privatenet.data_shards.reading.config import DataConfig
+from privatenet.data_shards.shards.manifest import open_split
+from privatenet.distributed import checkpoint
+from privatenet.distributed.config import EngineConfig
+from privatenet.distributed.faces import Faces
+from privatenet.distributed.ranks import ALONE, free_port
+from privatenet.distributed.stages.trained import load_network
 from privatenet.launch import cli
+from privatenet.models.arm import one_by_one
+from privatenet.models.network import NetworkSpec, build_network
 
-QUICK = ("--attackers", "[paper, logistic, svm, conv]", "--seeds", "1", "--components", "8", "--resamples", "100")
-ALONE = ("--references", "[]")
+QUICK = AuditConfig(attackers=["paper", "logistic", "svm", "conv"], seeds=1, components=8, resamples=100, references=[])
+FLAGS = ("--attackers", "[paper, logistic, svm, conv]", "--seeds", "1", "--components", "8", "--resamples", "100")
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +50,37 @@ def run(finished: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="module")
 def audited(run: Path) -> Findings:
     """The private network of that run, audited by four attackers."""
-    assert cli.main(["audit", str(run / "private"), *QUICK, "--faces", "2"]) == 0
+    high = "gender=1,age_group=1"
+    assert cli.main(["audit", str(run / "private"), *FLAGS, "--faces", "2", "--fail-above", high]) == 0
     return read_findings(run / "audit-private" / "report" / "audit.json")
+
+
+class Again:
+    """Audits without a report: of the same network, on the features and answers that are there."""
+
+    def __init__(self, run: Path) -> None:
+        self.source = checkpoint.load(run / "private" / "final")
+        self.faces = Faces(DataConfig(**self.source.state["config"]["data"]), ALONE)
+        self.engine = EngineConfig(**self.source.state["config"]["engine"])
+        self.attacks: list[str] = []
+
+    def __call__(self, config: AuditConfig = QUICK) -> Findings:
+        """`attacks` then names those that were run."""
+        self.attacks.clear()
+        return audit(config, self.source, self.faces, self.engine, ALONE, self._progress)
+
+    def _progress(self, what: str, done: int, total: int) -> None:
+        self.attacks += [what.removeprefix("audited: ")] if total else []
+
+
+@pytest.fixture(scope="module")
+def again(run: Path, audited: Findings) -> Again:
+    return Again(run)
+
+
+def attacks_of(findings: Findings) -> list[str]:
+    """All figures of the audited network but code lengths, as text: NaN is not equal to itself."""
+    return [repr([replace(attack, seconds=0) for attack in leak.attacks]) for leak in findings.audited.leaks]
 
 
 def test_an_audit_judges_every_tap_and_attribute_of_three_networks(audited: Findings) -> None:
@@ -71,68 +121,164 @@ def test_the_report_is_whole_and_in_mlflow(audited: Findings, run: Path) -> None
         assert (report / name).stat().st_size > 100
     # The run was copied, and so was the store: it knows its artifacts by where they were.
     mlflow.set_tracking_uri(f"sqlite:///{run / 'mlflow.db'}")
-    (found,) = mlflow.search_runs(
+    (entry,) = mlflow.search_runs(
         experiment_names=["privatenet"], filter_string="tags.stage = 'audit'", output_format="list"
     )
     leak = audited.audited.leaks[0]
-    assert found.data.metrics["test/backbone-gender/excess"] == pytest.approx(leak.headline.excess.value)
-    assert found.data.tags["checkpoint.sha256"] == audited.audited.sha256
-    paths = {item.path for item in mlflow.MlflowClient().list_artifacts(found.info.run_id, "report")}
+    assert entry.data.metrics["test/backbone-gender/excess"] == pytest.approx(leak.headline.excess.value)
+    assert entry.data.tags["checkpoint.sha256"] == audited.audited.sha256
+    paths = {item.path for item in mlflow.MlflowClient().list_artifacts(entry.info.run_id, "report")}
     assert {"report/report.html", "report/audit.json", "report/model_card.md"} <= paths
 
 
 def test_a_second_audit_finds_features_and_answers_and_says_the_same(
-    audited: Findings, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    audited: Findings, run: Path, again: Again
 ) -> None:
-    before = {path: path.stat().st_mtime_ns for name in ("features", "answers") for path in (run / name).rglob("*.np?")}
-    assert cli.main(["audit", str(run / "private"), *QUICK, *ALONE, "--output", str(tmp_path / "again")]) == 0
-    assert "attack" not in capsys.readouterr().err
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    again = read_findings(tmp_path / "again" / "report" / "audit.json")
-    assert [repr(leak.attacks) for leak in again.audited.leaks] == [
-        repr(leak.attacks) for leak in audited.audited.leaks
+    files = {path: path.stat().st_mtime_ns for name in ("features", "answers") for path in (run / name).rglob("*.np?")}
+    findings = again()
+    assert not again.attacks
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+    assert attacks_of(findings) == attacks_of(audited)
+    code_lengths = [
+        [repr(leak.code_length) for leak in network.leaks] for network in (audited.audited, findings.audited)
     ]
+    assert code_lengths[0] == code_lengths[1]
 
 
-def test_an_interrupted_audit_goes_on_with_what_is_missing(audited: Findings, run: Path, tmp_path: Path) -> None:
-    kept = sorted((run / "answers").glob(f"{audited.audited.sha256[:12]}*/*/*.npz"))
-    lost, other = kept[0], kept[1]
+def test_an_interrupted_audit_goes_on_with_what_is_missing(audited: Findings, run: Path, again: Again) -> None:
+    lost, other, *_ = sorted((run / "answers").glob(f"{audited.audited.sha256[:12]}*/*/logistic*.npz"))
     features = next((run / "features").glob(f"{audited.audited.sha256[:12]}*/train/arm.npy"))
     content, stamp = np.load(features).copy(), other.stat().st_mtime_ns
     lost.unlink()
     features.unlink()
-    features.with_name("arm.npy.tmp").write_bytes(b"half")
-    assert cli.main(["audit", str(run / "private"), *QUICK, *ALONE, "--output", str(tmp_path / "again")]) == 0
+    features.with_name("arm-0.npy.tmp").write_bytes(b"half")
+    findings = again()
+    assert again.attacks == ["arm age_group logistic raw"]
     assert lost.is_file()
     assert other.stat().st_mtime_ns == stamp
     assert np.array_equal(np.load(features), content)
-    assert not features.with_name("arm.npy.tmp").exists()
-    again = read_findings(tmp_path / "again" / "report" / "audit.json")
-    assert repr(again.networks[0].leaks[0].headline.accuracy) == repr(audited.networks[0].leaks[0].headline.accuracy)
+    assert not features.with_name("arm-0.npy.tmp").exists()
+    assert attacks_of(findings) == attacks_of(audited)
 
 
-def test_two_ranks_find_what_one_finds(audited: Findings, run: Path, tmp_path: Path, torchrun: Start) -> None:
-    arguments = ["audit", str(run / "private"), *QUICK, "--references", "[]", "--output", str(tmp_path / "two")]
-    done = torchrun(2, "-m", "privatenet.launch.cli", *arguments, "--cache", str(tmp_path / "cache"))
-    assert done.returncode == 0, done.stderr[-3000:]
-    two = read_findings(tmp_path / "two" / "report" / "audit.json")
-    own = next(path for path in (run / "features").glob("*") if path.name.startswith(audited.audited.sha256[:12]))
-    (theirs,) = (tmp_path / "cache" / "features").glob("*")
-    for file in own.rglob("*.npy"):
-        assert np.allclose(np.load(file), np.load(theirs / file.relative_to(own)), atol=1e-5)
-    for mine, other in zip(audited.audited.leaks, two.audited.leaks, strict=True):
-        assert len(mine.attacks) == len(other.attacks)
-        assert mine.class_counts == other.class_counts
-    assert two.audited.utility == audited.audited.utility
+def test_an_audit_believes_no_file_that_it_did_not_write(
+    audited: Findings, run: Path, again: Again, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Features in which the label stands, answers that are all right, and half a file: none makes it into a figure."""
+    features = next((run / "features").glob(f"{audited.audited.sha256[:12]}*/test/arm.npy"))
+    answers = next((run / "answers").glob(f"{audited.audited.sha256[:12]}*/arm-gender/svm-raw-*.npz"))
+    code = next((run / "answers").glob(f"{audited.audited.sha256[:12]}*/arm-gender/code-*.npz"))
+    genuine = np.load(features).copy()
+    labels = again.faces.test.labels[:, again.faces.schema.names.index("gender")]
+    np.save(features, np.repeat(labels[:, None], genuine.shape[1], axis=1).astype(np.float32))
+    with np.load(answers) as file:
+        forged = {**file, "testing": np.eye(2, dtype=np.float32)[labels][None] * 9}
+    np.savez(answers, **forged)
+    code.write_bytes(code.read_bytes()[:-30])
+    findings = again()
+    assert again.attacks == ["arm gender svm raw"]
+    assert np.array_equal(np.load(features), genuine)
+    assert attacks_of(findings) == attacks_of(audited)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        f"privatenet: {path}: is not the file that was written, computed again" for path in (features, answers, code)
+    ]
+    stored = read(answers)
+    assert stored is not None
+    assert not np.array_equal(stored.arrays["testing"], forged["testing"])
 
 
-def test_a_pictures_features_have_no_neighbours_in_them(run: Path, audited: Findings) -> None:
+def test_a_changed_attacker_is_run_again_and_no_other_one(
+    again: Again, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # or a version would be taken for one of the same second
+    source = """
+import numpy as np
+from privatenet.audit.attack.attackers import Answers, attacker
+
+@attacker
+class First:
+    name = "first"
+    kinds = ("raw",)
+
+    def attack(self, representation, context):
+        logits = np.float32([1, -1]) * SIGN
+        return Answers(*(logits * x[None, :, :1] for x in (representation.tuning, representation.testing)))
+"""
+    path = tmp_path / "first.py"
+    config = replace(QUICK, attributes=["gender"], attackers=["first", "logistic"])
+
+    def auc(text: str) -> float:
+        """Of the attacker, after it has been written anew."""
+        path.write_text(text)
+        spec = importlib.util.spec_from_file_location("first", path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules["first"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        attack = again(config).audited.leaks[0].attacks[0]
+        assert attack.attacker == "first"
+        return attack.auc.value
+
+    runs = [f"{tap} gender first raw" for tap in ("backbone", "arm", "logits")]
+    try:
+        before = auc(source.replace("SIGN", "1"))
+        assert again.attacks == runs
+        assert before != pytest.approx(0.5)
+        assert auc(source.replace("SIGN", "-1")) == pytest.approx(1 - before)
+        assert again.attacks == runs
+        assert auc(source.replace("SIGN", "1")) == before
+        assert again.attacks == [], "what the first version answered is still there"
+    finally:
+        del ATTACKERS["first"], sys.modules["first"]
+
+
+def test_ranks_on_two_machines_that_share_no_folder_find_what_one_finds(
+    audited: Findings, run: Path, tmp_path: Path
+) -> None:
+    """Two ranks on the first machine, one on the second; each machine has the checkpoints, and a cache of its own."""
+    port = free_port()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "RANK"))}
+    machines = []
+    for node, ranks in enumerate((2, 1)):
+        folder = tmp_path / str(node)
+        for stage in ("target", "known", "private", "unknown"):
+            shutil.copytree(run / stage / "final", folder / "run" / stage / "final")
+        launcher = ["-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={node}", f"--nproc_per_node={ranks}"]
+        launcher += ["--master_addr=127.0.0.1", f"--master_port={port}", "-m", "privatenet.launch.cli"]
+        arguments = ["audit", "run/private", *FLAGS, "--references", "[]"]
+        machines.append(
+            subprocess.Popen(
+                [sys.executable, *launcher, *arguments],
+                cwd=folder,
+                env=inherited,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
+    try:
+        outputs = [machine.communicate(timeout=240) for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+    assert [machine.returncode for machine in machines] == [0, 0], [errors[-3000:] for _, errors in outputs]
+    expected = next(path for path in (run / "features").glob("*") if path.name.startswith(audited.audited.sha256[:12]))
+    for node in "01":
+        for file in expected.rglob("*.npy"):
+            features = tmp_path / node / "run" / "features" / file.relative_to(run / "features")
+            assert np.allclose(np.load(file), np.load(features), atol=1e-5)
+    findings = read_findings(tmp_path / "0" / "run" / "audit-private" / "report" / "audit.json")
+    assert findings.audited.utility == audited.audited.utility
+    for leak, other in zip(audited.audited.leaks, findings.audited.leaks, strict=True):
+        assert [attack.attacker for attack in leak.attacks] == [attack.attacker for attack in other.attacks]
+        assert leak.class_counts == other.class_counts
+    second = {path.name for path in (tmp_path / "1" / "run").iterdir()}
+    assert second == {"target", "known", "private", "unknown", "features"}, "only the first rank writes more"
+
+
+def test_a_pictures_features_have_no_neighbours_in_them() -> None:
     """Also with the affinity that mixes a batch: each picture's arm is the one that it has alone."""
-    import torch
-
-    from privatenet.models.arm import one_by_one
-    from privatenet.models.network import NetworkSpec, build_network
-
     torch.manual_seed(0)
     network = build_network(NetworkSpec(image_size=96, affinity="batch")).eval()
     pictures = torch.randn(3, 3, 96, 96)
@@ -143,40 +289,29 @@ def test_a_pictures_features_have_no_neighbours_in_them(run: Path, audited: Find
         assert not torch.allclose(network(pictures)[1]["arm"], alone, atol=1e-3)
 
 
-def test_a_release_is_refused_above_its_limit_and_let_through_below(
+def test_a_release_is_refused_above_its_limit(
     audited: Findings, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """What is below its limit is let through: see the fixture."""
     worst = max(leak.headline.excess.value for leak in audited.audited.leaks if leak.attribute == "gender")
-    command = ["audit", str(run / "private"), *QUICK, *ALONE, "--output", str(tmp_path / "again"), "--fail-above"]
-    assert cli.main([*command, f"gender={worst - 0.01}"]) == 3
-    assert "privatenet: too much leaks: gender at " in capsys.readouterr().err
     beside = str(run / "audit-private" / "report" / "audit.json")
-    assert cli.main([*command, f"gender={worst + 0.01},age_group=1", "--beside", f"[{beside}]"]) == 0
-    drawn = tmp_path / "again" / "report" / "figures" / "trade-off-00-gender.svg"
-    assert "confusion (alternating)" in drawn.read_text(), "the other audit's network is not beside this one"
+    command = ["audit", str(run / "private"), *FLAGS, "--references", "[]", "--output", str(tmp_path / "again")]
+    assert cli.main([*command, "--fail-above", f"gender={worst - 0.01}", "--beside", f"[{beside}]"]) == 3
+    assert "privatenet: too much leaks: gender at " in capsys.readouterr().err
+    chart = tmp_path / "again" / "report" / "figures" / "trade-off-00-gender.svg"
+    assert "confusion (alternating)" in chart.read_text(), "the other audit's network is not beside this one"
+    assert not (tmp_path / "again" / ".lock").exists()
 
 
-def test_a_new_attacker_is_one_class(run: Path, audited: Findings, tmp_path: Path) -> None:
-    from privatenet.audit.attack.attackers import Answers, attacker
-
-    @attacker
-    class Constant:
-        name = "constant"
-        sees = ("raw",)
-
-        def attack(self, seen, labels, tuning_labels, setting):  # type: ignore[no-untyped-def]
-            answer = [np.zeros((1, len(part), setting.num_classes)) for part in (seen.tuning, seen.testing)]
-            return Answers(*answer)
-
-    try:
-        arguments = ["--attackers", "[constant]", "--references", "[]", "--output", str(tmp_path / "own")]
-        assert cli.main(["audit", str(run / "private"), *arguments]) == 0
-    finally:
-        del ATTACKERS["constant"]
-    found = read_findings(tmp_path / "own" / "report" / "audit.json")
-    for leak in found.audited.leaks:
-        assert leak.headline.bits.value < 0.1
-        assert leak.headline.auc.value == pytest.approx(0.5)
+def test_a_quick_audit_looks_at_no_test_data(again: Again, tmp_path: Path) -> None:
+    faces = Faces(replace(again.faces.config, validation=0.4), ALONE)
+    config = replace(QUICK, taps=["arm"], attributes=["gender"])
+    network = load_network(again.source)
+    findings = quick_audit(network, "epoch-1", config, faces, again.engine, ALONE, tmp_path)
+    assert {path.parent.name for path in tmp_path.rglob("features/*/*/*.npy")} == {"train"}
+    (leak,) = findings.leaks
+    assert (leak.tap, leak.samples) == ("arm", int(faces.held_out.sum()))
+    assert findings.leakage == leak.headline.excess
 
 
 @pytest.mark.parametrize(
@@ -197,13 +332,42 @@ def test_a_new_attacker_is_one_class(run: Path, audited: Findings, tmp_path: Pat
 def test_what_cannot_be_audited_is_refused_before_anything_is_written(
     arguments: list[str], message: str, run: Path, audited: Findings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = sorted(run.rglob("*"))
+    files = sorted(run.rglob("*"))
     capsys.readouterr()
     assert cli.main(["audit", str(run / "private"), *arguments]) == 2
-    said = capsys.readouterr().err.strip()
-    assert message in said
-    assert "\n" not in said
-    assert sorted(run.rglob("*")) == before
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
+    assert sorted(run.rglob("*")) == files
+
+
+def test_a_second_audit_in_the_same_output_is_refused_while_the_first_one_runs(
+    run: Path, audited: Findings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["audit", str(run / "private"), *FLAGS, "--references", "[]", "--output", str(tmp_path)]
+    with owned(tmp_path):
+        assert cli.main(command) == 2
+    assert f"{tmp_path}: is in use by process {os.getpid()} on" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_audit_from_another_folder_names_the_flag_for_the_data_set(
+    run: Path, audited: Findings, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "private" / "final"
+    shutil.copytree(run / "private" / "final", copy)
+    state = json.loads((copy / "state.json").read_text())
+    shards = state["config"]["data"]["shards"]
+    state["config"]["data"]["shards"] = "shards/tiny"
+    (copy / "state.json").write_text(json.dumps(state))
+    monkeypatch.chdir(tmp_path)
+    command = ["audit", str(copy.parent), "--seeds", "0"]
+    assert cli.main(command) == 2
+    error = capsys.readouterr().err
+    assert "was trained on shards/tiny" in error
+    assert "say where the data set is by --shards DIR" in error
+    assert cli.main([*command, "--shards", shards]) == 2
+    assert "seeds is 0" in capsys.readouterr().err, "the data set was not opened"
 
 
 def test_adversaries_another_data_set_and_strange_features_are_refused(
@@ -218,39 +382,33 @@ def test_adversaries_another_data_set_and_strange_features_are_refused(
     small = tmp_path / "small"
     assert cli.main(["shards", "build", "synthetic", "--train", "40", "--test", "8", "--out", str(small)]) == 0
     assert "was trained on the data set" in refused(str(run / "private"), "--shards", str(small))
-    key = next((run / "features").glob(f"{audited.audited.sha256[:12]}*")) / "key.json"
-    meant = key.read_text()
-    key.write_text(meant.replace(audited.fingerprint, "0" * 64))
+    index = next((run / "features").glob(f"{audited.audited.sha256[:12]}*")) / "index.json"
+    content = index.read_text()
+    index.write_text(content.replace(audited.fingerprint, "0" * 64))
     try:
-        assert "holds features of something else (fingerprint is 0000" in refused(str(run / "private"), *QUICK)
+        assert "holds features of something else (fingerprint is 0000" in refused(str(run / "private"), *FLAGS)
     finally:
-        key.write_text(meant)
+        index.write_text(content)
 
 
-def test_too_few_samples_and_a_single_class_are_refused(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from privatenet.audit.attack.samples import known_parts, split_parts, validation_parts
-    from privatenet.audit.errors import AuditError
-    from privatenet.data_shards.shards.manifest import open_split
-
+def test_too_few_samples_and_a_single_class_are_refused(run: Path) -> None:
     state = json.loads((run / "private" / "final" / "state.json").read_text())
     shards = Path(state["config"]["data"]["shards"])
     train, test = open_split(shards, "train"), open_split(shards, "test")
     faces: Any = SimpleNamespace(train=train, test=test, schema=train.schema)
-    parts = split_parts(train, test)
-    assert not set(parts.fitting) & set(parts.tuning)
-    assert len(parts.fitting) + len(parts.tuning) == len(train)
+    split = attack_split(train, test)
+    assert not set(split.fitting) & set(split.tuning)
+    assert len(split.fitting) + len(split.tuning) == len(train)
     held_out = np.arange(len(train)) % 4 == 0
-    chosen = validation_parts(train, held_out)
-    assert (chosen.split, set(chosen.testing)) == ("train", set(np.flatnonzero(held_out)))
-    assert set(chosen.fitting) == set(parts.fitting) - set(chosen.testing)
-    assert set(chosen.tuning) == set(parts.tuning) - set(chosen.testing)
+    validation = validation_attack_split(train, held_out)
+    assert (validation.testing_split, set(validation.testing)) == ("train", set(np.flatnonzero(held_out)))
+    assert set(validation.fitting) == set(split.fitting) - set(validation.testing)
+    assert set(validation.tuning) == set(split.tuning) - set(validation.testing)
     column = train.schema.names.index("gender")
     test.labels[:, column] = 0
-    known_parts(chosen, faces, "gender")  # the test split has no part in it
+    labelled_split(validation, faces, "gender")  # the test split has no part in it
     with pytest.raises(AuditError, match="gender: all 40 samples for testing are 'male': nothing to tell apart"):
-        known_parts(parts, faces, "gender")
-    train.labels[parts.fitting[5:], column] = -1
+        labelled_split(split, faces, "gender")
+    train.labels[split.fitting[5:], column] = -1
     with pytest.raises(AuditError, match="gender: 5 samples for fitting attackers, accepted: 20 or more"):
-        known_parts(parts, faces, "gender")
+        labelled_split(split, faces, "gender")

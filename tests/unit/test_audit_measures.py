@@ -72,8 +72,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         log_p = np.log(np.where(np.eye(2)[answer] > 0, 0.7, 0.3))
         judged = judge(log_p, labels, Resamples(300, 300))
         truth = [0.7, 0.7, 0.7, 1 - (-0.7 * math.log2(0.7) - 0.3 * math.log2(0.3))]
-        for place, found in enumerate((judged.accuracy, judged.balanced_accuracy, judged.auc, judged.bits)):
-            held[place] += found.low <= truth[place] <= found.high
+        for place, estimate in enumerate((judged.accuracy, judged.balanced_accuracy, judged.auc, judged.bits)):
+            held[place] += estimate.low <= truth[place] <= estimate.high
     assert (held / 120 >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 120)).all(), held
 
 
@@ -81,8 +81,8 @@ def test_a_class_that_does_not_occur_leaves_every_measure_defined_and_one_sample
     log_p, labels = answers(60, 4)
     labels[labels == 3] = 0
     judged = judge(log_p, labels, Resamples(60))
-    for found in (judged.balanced_accuracy, judged.auc, judged.bits, judged.excess):
-        assert found.low <= found.value <= found.high
+    for estimate in (judged.balanced_accuracy, judged.auc, judged.bits, judged.excess):
+        assert estimate.low <= estimate.value <= estimate.high
     alone = judge(log_p[:1], labels[:1], Resamples(1))
     assert math.isnan(alone.auc.value)
     assert alone.balanced_accuracy.value in (0.0, 1.0)
@@ -102,9 +102,9 @@ def test_calibration_mends_an_overconfident_attacker_and_never_says_never() -> N
 def test_code_length_is_the_labels_entropy_for_an_attacker_that_knows_only_their_frequencies() -> None:
     labels = np.repeat([0, 1], [300, 100])
     log_p = np.log(np.tile([0.75, 0.25], (400, 1)))
-    found = code_length([(log_p[:50], labels[:50]), (log_p[50:], labels[50:])])
-    assert found.value == pytest.approx(entropy(labels))
-    assert found.low < found.value < found.high
+    length = code_length([(log_p[:50], labels[:50]), (log_p[50:], labels[50:])])
+    assert length.value == pytest.approx(entropy(labels))
+    assert length.low < length.value < length.high
 
 
 def test_an_audit_reads_back_as_it_was_written_with_its_undefined_figures(tmp_path: Path) -> None:

@@ -1,0 +1,170 @@
+"""An audit, from a checkpoint to findings: features once, the whole fleet, then measures; references beside it.
+
+What costs time is kept, under the run's folder or `cache`, for other audits and for going on: features/, answers/.
+"""
+
+import json
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from privatenet.audit.attack.checks import check_config
+from privatenet.audit.attack.controls import adversary_controls, target_label_control
+from privatenet.audit.attack.features import Key, extract
+from privatenet.audit.attack.findings import VERSION, Findings, Leak, NetworkFindings, Protocol
+from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
+from privatenet.audit.attack.judging import JudgedLeak, judge_leaks, utility
+from privatenet.audit.attack.measures import Numbers, Resamples
+from privatenet.audit.attack.networks import AuditedNetwork, audited_networks
+from privatenet.audit.attack.samples import AttackSplit, attack_split, labelled_split
+from privatenet.audit.settings import AuditConfig
+from privatenet.distributed import agree
+from privatenet.distributed.checkpoint import Checkpoint
+from privatenet.distributed.config import EngineConfig
+from privatenet.distributed.faces import Faces
+from privatenet.distributed.provenance import code_version
+from privatenet.distributed.ranks import Ranks
+
+
+def audit(
+    config: AuditConfig, source: Checkpoint, faces: Faces, engine: EngineConfig, ranks: Ranks, progress: Progress
+) -> Findings:
+    """Attack the network of `source`; all ranks call it together, the first one judges, and all get the findings.
+
+    Raises `AuditError` before anything is computed where the settings do not fit the network or the data set.
+    """
+    began = time.monotonic()
+    config = check_config(config, source, faces)
+    split = attack_split(faces.train, faces.test)
+    for attribute in config.attributes:
+        labelled_split(split, faces, attribute)
+    networks = audited_networks(config, source, ranks)
+    root = Path(config.cache) if config.cache else source.folder.parent.parent
+    attacked = {
+        audited.role: _attack_network(audited, config, faces, split, engine, ranks, root, progress)
+        for audited in networks
+    }
+
+    def judge() -> Findings:
+        progress("measures", 0, 0)
+        described = _judge_networks(networks, attacked, config)
+        controls = [target_label_control(attribute, config, faces, split) for attribute in config.attributes]
+        return Findings(
+            version=VERSION,
+            package=code_version(),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            dataset=faces.schema.name,
+            fingerprint=faces.fingerprint,
+            protocol=_protocol(config, split, engine, ranks, time.monotonic() - began),
+            networks=described,
+            controls=(*controls, *adversary_controls(config, source)),
+            config=source.state["config"],
+        )
+
+    return agree.first(ranks, judge)
+
+
+def _attack_network(
+    audited: AuditedNetwork, config: AuditConfig, faces: Faces, split: AttackSplit, engine: EngineConfig, ranks: Ranks,
+    root: Path, progress: Progress,
+) -> AttackResults:  # fmt: skip
+    """Features of one network, and the whole fleet's answers about them; what is there already is not done again."""
+    key = Key(audited.sha256, faces.fingerprint, engine.precision, audited.network.spec.image_size)
+    progress(f"{audited.role}: features", 0, 0)
+    features = extract(audited.network, key, config.taps, faces, engine, ranks, root / "features")
+    fleet = Fleet(features, faces, split, audited.donors, config, ranks.device, root / "answers" / key.folder)
+    return attack(fleet, ranks, lambda what, done, total: progress(f"{audited.role}: {what}", done, total))
+
+
+def _judge_networks(
+    networks: list[AuditedNetwork], attacked: dict[str, AttackResults], config: AuditConfig
+) -> tuple[NetworkFindings, ...]:
+    judged = {role: judge_leaks(results) for role, results in attacked.items()}
+    if "unprotected" in judged:
+        judged["audited"] = _with_changes(judged["audited"], judged["unprotected"], config)
+    return tuple(
+        _describe(audited, attacked[audited.role].fleet, [j.leak for j in judged[audited.role]]) for audited in networks
+    )
+
+
+def _with_changes(audited: list[JudgedLeak], reference: list[JudgedLeak], config: AuditConfig) -> list[JudgedLeak]:
+    """With the change against the reference network, paired by test sample, and the paper's robustness."""
+
+    def changed(leak: Leak, right: Numbers, reference_right: Numbers) -> Leak:
+        change = Resamples(len(right), config.resamples, config.confidence).mean(right - reference_right)
+        return replace(leak, change=change, robustness=change.value / float(reference_right.mean()))
+
+    pairs = zip(audited, reference, strict=True)
+    return [replace(one, leak=changed(one.leak, one.right, other.right)) for one, other in pairs]
+
+
+def _describe(audited: AuditedNetwork, fleet: Fleet, leaks: list[Leak]) -> NetworkFindings:
+    source = audited.checkpoint
+    protect = source.state["config"]["protect"] if source and source.state["stage"] == "private" else None
+    accuracy, majority = utility(fleet.features, fleet.faces, fleet.split, fleet.config.confidence)
+    return NetworkFindings(
+        role=audited.role,
+        stage=source.state["stage"] if source else "untrained",
+        checkpoint=str(source.folder) if source else "",
+        sha256=audited.sha256,
+        target=fleet.faces.schema.target,
+        utility=accuracy,
+        utility_majority=majority,
+        objective=_objective(protect["terms"]) if protect else "",
+        lambda_=protect["lambda"] if protect else None,
+        protected=tuple(dict.fromkeys(term["at"] for term in protect["terms"])) if protect else (),
+        affinity=audited.network.spec.affinity,
+        leaks=tuple(leaks),
+        curves=_curves(source.folder.parent / "metrics.jsonl") if source else {},
+    )
+
+
+def _objective(terms: Sequence[Mapping[str, Any]]) -> str:
+    """The objectives of a private network in words: `confusion (alternating)`."""
+
+    def words(term: Mapping[str, Any]) -> str:
+        known = "alternating" if isinstance(term.get("known"), Mapping) else term.get("known", "")
+        return f"{term['objective']} ({known})" if known else str(term["objective"])
+
+    return ", ".join(dict.fromkeys(map(words, terms)))
+
+
+def _curves(path: Path) -> dict[str, tuple[tuple[float, ...], ...]]:
+    curves: dict[str, list[tuple[float, ...]]] = {}
+    if path.is_file():
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            for name, value in record.items():
+                if name.startswith(("train/", "validation/")) and not name.endswith(("majority", "samples")):
+                    curves.setdefault(name, []).append((record["epoch"], value))
+    return {name: tuple(points) for name, points in curves.items()}
+
+
+def _protocol(config: AuditConfig, split: AttackSplit, engine: EngineConfig, ranks: Ranks, seconds: float) -> Protocol:
+    return Protocol(
+        fitting=len(split.fitting),
+        tuning=len(split.tuning),
+        testing=len(split.testing),
+        seeds=config.seeds,
+        confidence=config.confidence,
+        resamples=config.resamples,
+        components=config.components,
+        precision=engine.precision,
+        device=_device(ranks),
+        seconds=seconds,
+        peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    )
+
+
+def _device(ranks: Ranks) -> str:
+    if ranks.device.type == "cuda":
+        return f"{ranks.world_size} x {torch.cuda.get_device_name(ranks.device)}"
+    return (
+        f"{ranks.world_size} CPU process{'es' if ranks.world_size > 1 else ''}, {torch.get_num_threads()} threads each"
+    )

@@ -1,0 +1,71 @@
+"""Whether an audit's settings fit the network and the data set, before anything is computed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from privatenet.audit.attack.attackers import ATTACKERS
+from privatenet.audit.attack.samples import KINDS
+from privatenet.audit.errors import AuditError
+from privatenet.audit.settings import REFERENCES, AuditConfig
+from privatenet.distributed.checkpoint import Checkpoint
+from privatenet.distributed.faces import Faces
+from privatenet.models.network import NetworkSpec, check_tap
+
+LEAST = {"seeds": 1, "components": 2, "resamples": 100}
+
+
+def check_config(config: AuditConfig, source: Checkpoint, faces: Faces) -> AuditConfig:
+    """`config` with all taps, attributes and attackers named. Raises `AuditError` or `ModelError` where it cannot."""
+    _check_source(source, faces)
+    spec = NetworkSpec(**source.state["spec"])
+    taps = config.taps or [tap for tap in ("backbone", "arm") if tap in spec.taps]
+    for tap in taps:
+        if tap == "image":
+            raise AuditError("taps: image is no tap; what the picture itself tells is in the controls")
+        check_tap(spec, tap)
+    for attribute in config.attributes:
+        if attribute not in faces.schema.private:
+            accepted = ", ".join(faces.schema.private) or "none"
+            raise AuditError(
+                f"attributes: {attribute!r} is no private attribute of {faces.schema.name}: accepted are {accepted}"
+            )
+    _check_names("attackers", config.attackers, ATTACKERS)
+    _check_names("references", config.references, REFERENCES)
+    attackers = config.attackers or list(ATTACKERS)
+    _check_every_tap_is_attacked(taps, attackers)
+    _check_numbers(config)
+    attributes = config.attributes or list(faces.schema.private)
+    return replace(config, taps=taps, attributes=attributes, attackers=attackers)
+
+
+def _check_source(source: Checkpoint, faces: Faces) -> None:
+    if source.state["stage"] == "adversary":
+        raise AuditError(f"{source.folder}: holds adversaries, accepted: a checkpoint of stage target or private")
+    if source.state["identity"]["fingerprint"] != faces.fingerprint:
+        raise AuditError(
+            f"{source.folder} was trained on the data set {source.state['identity']['fingerprint'][:12]}, "
+            f"{faces.config.shards} is {faces.fingerprint[:12]}"
+        )
+
+
+def _check_names(key: str, names: Sequence[str], accepted: Iterable[str]) -> None:
+    for name in names:
+        if name not in accepted:
+            raise AuditError(f"{key}: {name!r} is unknown: accepted are {', '.join(accepted)}")
+
+
+def _check_every_tap_is_attacked(taps: Sequence[str], attackers: Sequence[str]) -> None:
+    for tap in taps:
+        kinds = KINDS["vector" if tap == "arm" else "map"]
+        if not any(set(ATTACKERS[name].kinds) & set(kinds) for name in attackers):
+            raise AuditError(
+                f"attackers: none of {', '.join(attackers)} can look at {tap}: choose other taps or attackers"
+            )
+
+
+def _check_numbers(config: AuditConfig) -> None:
+    for key, least in LEAST.items():
+        if getattr(config, key) < least:
+            raise AuditError(f"{key} is {getattr(config, key)}: accepted are numbers of at least {least}")
+    if not 0.5 <= config.confidence < 1:
+        raise AuditError(f"confidence is {config.confidence}: accepted are numbers from 0.5 to 1")

@@ -1,0 +1,61 @@
+"""The online code: the fitting labels in blocks of doubling size, each answered by what was learnt from those before.
+
+What the online code length is made of (see measures.py); the first sixteenth goes by the uniform code.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+import numpy as np
+
+from privatenet.audit.attack import measures
+from privatenet.audit.attack.answers import Stored, read, write
+from privatenet.audit.attack.attackers import ATTACKERS
+from privatenet.audit.attack.fleet import Fleet, Unit
+from privatenet.audit.attack.measures import Numbers, calibrate, class_frequencies, probabilities
+from privatenet.audit.attack.samples import AttackLabels, Labels, Representation, labelled_split
+from privatenet.data_shards.reading.plan import Rows
+
+
+def code_blocks(
+    unit: Unit, fleet: Fleet, representations: Callable[[], Mapping[str, Representation]]
+) -> list[tuple[Numbers, Labels]]:
+    """(log-probabilities [n, K], labels [n]) of consecutive blocks of the fitting samples, by the unit's attacker.
+
+    Kept beside the unit's answers; `representations` gives those of its tap, by kind, where they are needed.
+    """
+    subset, labels = labelled_split(fleet.split, fleet.faces, unit.attribute)
+    num_samples = len(labels.fitting)
+    order = np.random.default_rng(0).permutation(num_samples)
+    ends = [max(2, num_samples // share) for share in (16, 8, 4, 2, 1)]
+    path = fleet.file(unit, "code-", [measures, sys.modules[__name__]])
+    stored = read(path)
+    if stored is None:
+        known = representations()[unit.representation].of(subset, fleet.split)
+        stored = Stored({"log_p": _online(unit, fleet, known, labels, order, ends)}, {})
+        write(path, stored)
+    log_p = stored.arrays["log_p"]
+    blocks = zip([0, *ends[:-1]], ends, strict=True)
+    return [(log_p[start:end], labels.fitting[order[start:end]]) for start, end in blocks]
+
+
+def _online(
+    unit: Unit, fleet: Fleet, representation: Representation, labels: AttackLabels, order: Rows, ends: list[int]
+) -> Numbers:
+    """Log-probabilities [N, K] of the fitting samples in `order`, each block's from the blocks before it."""
+    num_classes = fleet.num_classes(unit.attribute)
+    fitting, tuning = representation.fitting, representation.tuning
+    blocks = [np.full((ends[0], num_classes), -np.log(num_classes))]
+    for start, end in pairwise(ends):
+        before, block = order[:start], order[start:end]
+        learnt = AttackLabels(labels.fitting[before], labels.tuning, labels.fitting[block])
+        frequencies = class_frequencies(learnt.fitting, num_classes)
+        if len(np.unique(learnt.fitting)) < 2:
+            blocks.append(np.tile(np.log(frequencies), (len(block), 1)))
+            continue
+        partial = Representation(representation.kind, fitting[before], tuning, fitting[block], representation.note)
+        answers = ATTACKERS[unit.attacker].attack(partial, fleet.context(unit, learnt, seeds=(0,)))
+        calibration = calibrate(answers.tuning[0].astype(np.float64), labels.tuning)
+        blocks.append(probabilities(answers.testing[0].astype(np.float64), calibration, frequencies))
+    return np.concatenate(blocks)

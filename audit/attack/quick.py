@@ -1,0 +1,75 @@
+"""A quick audit of a network while settings are still being selected: few attackers, and no test data.
+
+The attackers are new to the network, as in a whole audit. They learn from what the network learnt from and are judged
+on the validation rows, so that settings may be selected by it; the selected network still needs an audit, on the test
+split.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from privatenet.audit.attack.features import Key, extract
+from privatenet.audit.attack.findings import Estimate, Leak
+from privatenet.audit.attack.fleet import Donor, Fleet, attack
+from privatenet.audit.attack.judging import judge_leaks, utility
+from privatenet.audit.attack.samples import validation_attack_split
+from privatenet.audit.settings import AuditConfig
+from privatenet.distributed import agree
+from privatenet.distributed.config import EngineConfig
+from privatenet.distributed.faces import Faces
+from privatenet.distributed.ranks import Ranks
+from privatenet.models.arm import one_by_one
+from privatenet.models.network import Network
+
+
+@dataclass(frozen=True)
+class QuickFindings:
+    """Utility, and the leak of every tap and attribute that was attacked."""
+
+    utility: Estimate
+    leaks: tuple[Leak, ...]
+
+    @property
+    def leakage(self) -> Estimate:
+        """The largest excess over the majority class that a best attacker reaches anywhere."""
+        return largest_excess(self.leaks)
+
+
+def largest_excess(leaks: Sequence[Leak]) -> Estimate:
+    """The largest excess of a best attacker among leaks."""
+    return max((leak.headline.excess for leak in leaks), key=lambda excess: excess.value)
+
+
+def leak_metrics(utility: Estimate, leaks: Sequence[Leak], split: str) -> dict[str, float]:
+    """As flat metrics: `test/utility`, `test/leakage` (the largest excess) and `test/backbone-gender/excess`,
+    each with the ends of its interval under `_low` and `_high`."""
+    estimates = {"utility": utility, "leakage": largest_excess(leaks)}
+    estimates |= {f"{leak.tap}-{leak.attribute}/excess": leak.headline.excess for leak in leaks}
+    ends = {"": "value", "_low": "low", "_high": "high"}
+    return {f"{split}/{name}{end}": getattr(e, field) for name, e in estimates.items() for end, field in ends.items()}
+
+
+def quick_audit(
+    network: Network, name: str, config: AuditConfig, faces: Faces, engine: EngineConfig, ranks: Ranks, folder: Path
+) -> QuickFindings:
+    """Attack the taps and attributes of `config`, which names all of them; all ranks call it and get the findings.
+
+    Features and answers are kept in `folder` under `name`, which says whose they are. Raises `AuditError` where the
+    validation rows are too few to judge on.
+    """
+    split = validation_attack_split(faces.train, faces.held_out)
+    key = Key(name, faces.fingerprint, engine.precision, network.spec.image_size)
+    features = extract(network, key, config.taps, faces, engine, ranks, folder / "features", splits=("train",))
+    taps = replace(features, shapes={tap: features.shapes[tap] for tap in config.taps})  # the logits are not attacked
+    donors = dict.fromkeys(config.attributes, Donor(one_by_one(network).cpu(), name))
+    fleet = Fleet(taps, faces, split, donors, config, ranks.device, folder / "answers" / key.folder)
+    attacked = attack(fleet, ranks, lambda what, done, total: None)
+
+    def judge() -> QuickFindings:
+        leaks = judge_leaks(attacked, with_code=False)
+        return QuickFindings(
+            utility(features, faces, split, config.confidence)[0], tuple(judged.leak for judged in leaks)
+        )
+
+    return agree.first(ranks, judge)
