@@ -20,16 +20,17 @@ def resolve(*arguments: str) -> Config:
 
 
 def test_flags_override_the_file_which_overrides_defaults(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("protect: {lambda: 0.2, objective: adversarial}\ntarget: {epochs: 3}\n")
+    (tmp_path / "a.yaml").write_text("protect: {lambda: 0.2, start: elsewhere}\ntarget: {epochs: 3}\n")
     config = resolve("--config", str(tmp_path / "a.yaml"), "--target.epochs", "4")
-    assert (config.protect.lambda_, config.protect.objective, config.target.epochs) == (0.2, "adversarial", 4)
+    assert (config.protect.lambda_, config.protect.start, config.target.epochs) == (0.2, "elsewhere", 4)
     assert config.target.lr == FitConfig.lr
 
 
 def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
-    config = resolve("--protect.lambda", "0.7", "--attack.pairs", "[arm-race]", "--data.shards", "x")
+    terms = "[{at: arm-race, known: {steps: 3}}, {at: arm-race, objective: adversarial, weight: 0.5}]"
+    config = resolve("--protect.terms", terms, "--attack.pairs", "[arm-race]", "--data.shards", "x")
     (tmp_path / "b.yaml").write_text(to_yaml(config))
-    assert resolve("--config", str(tmp_path / "b.yaml")) == config
+    assert resolve("--config", str(tmp_path / "b.yaml")).to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize("name", train.ready_configs())
@@ -47,10 +48,16 @@ def test_every_ready_configuration_is_accepted(name: str) -> None:
         (["--engine.precision", "fp8"], "engine.precision.*bf16"),
         (["--target.lr", "fast"], "target.lr"),
         (["--model.backbone", "resnet"], "model.backbone is 'resnet': accepted are convnext_tiny"),
-        (["--protect.objective", "magic"], "protect.objective is 'magic': accepted are adversarial, confusion"),
+        (
+            ["--protect.terms", "[{at: arm-gender, objective: magic}]"],
+            "protect.terms: .*'magic'.*confusion, adv",
+        ),
+        (["--adversary.label_smoothing", "0.1"], "adversary.label_smoothing"),
+        (["--adversary.class_weights", "balanced"], "adversary.class_weights"),
         (["--attack.pairs", "[]"], "attack.pairs is empty"),
         (["--attack.pairs", "[gender]"], "attack.pairs.*TAP-ATTRIBUTE"),
-        (["--protect.pairs", '{"image-gender": 1}'], "image-gender cannot be protected"),
+        (["--protect.terms", "[{at: image-gender}]"], "image-gender cannot be protected"),
+        (["--protect.terms", "[]"], "protect.terms: there is no term"),
         (["--augment.flip", "0.8", "--augment.noise", "0.4"], "augment.flip . augment.noise"),
         (["--target.batch_size", "0"], "target.batch_size is 0"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
@@ -90,7 +97,7 @@ def test_scores_are_those_of_the_confusion_matrix_and_leave_out_empty_classes() 
 def test_a_checkpoint_comes_back_as_it_was_and_a_changed_file_is_refused(tmp_path: Path) -> None:
     tensors = {"a.weight": torch.randn(3, 4), "n": torch.tensor(3)}
     saved = checkpoint.save(tmp_path / "root" / "step-00000007", {"model": tensors}, {"step": 7})
-    found = checkpoint.newest(tmp_path / "root")
+    found = checkpoint.Store(tmp_path / "root").newest()
     assert found is not None
     assert found.state["step"] == 7
     assert found.hash == saved.hash
@@ -100,13 +107,24 @@ def test_a_checkpoint_comes_back_as_it_was_and_a_changed_file_is_refused(tmp_pat
         found.tensors()
 
 
-def test_a_half_written_checkpoint_is_not_seen(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "step-00000001", {"model": {"x": torch.ones(1)}}, {})
+def test_a_half_written_checkpoint_is_not_seen_and_goes_with_the_next(tmp_path: Path) -> None:
+    store = checkpoint.Store(tmp_path)
+    store.write(1, {"model": {"x": torch.ones(1)}}, {})
+    store.wait()
     half = tmp_path / "step-00000002.tmp"
     half.mkdir()
     (half / "state.json").write_text(json.dumps({"files": {}}))
-    newest = checkpoint.newest(tmp_path)
+    newest = store.newest()
     assert newest is not None
     assert newest.folder.name == "step-00000001"
-    checkpoint.keep_only(tmp_path, newest.folder)
-    assert not half.exists()
+    store.write(3, {"model": {"x": torch.ones(1)}}, {})
+    store.wait()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
+
+
+def test_what_went_wrong_with_a_checkpoint_is_raised_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "root").write_text("a file where a folder should be")
+    store = checkpoint.Store(tmp_path / "root")
+    store.write(1, {"model": {"x": torch.ones(1)}}, {})
+    with pytest.raises(OSError, match="root"):
+        store.write(2, {"model": {"x": torch.ones(1)}}, {})

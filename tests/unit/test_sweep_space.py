@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from privatenet.data_shards.sources.rafdb import RAFDB_SCHEMA
-from privatenet.distributed.config import Config, ConfigError, check_config
+from privatenet.distributed.config import Config, ConfigError, ProtectConfig, check_config
 from privatenet.launch import cli, train
 from privatenet.tune.settings import Range, RayConfig, SearchConfig, SpaceConfig
 from privatenet.tune.space import (
@@ -17,6 +17,7 @@ from privatenet.tune.space import (
     check_space,
     corners,
     describe,
+    dimensions,
     protected,
     settings,
     suggest,
@@ -27,8 +28,7 @@ WIDE = SpaceConfig(
     taps=["backbone", "arm", "backbone+arm"],
     attributes=["gender", "gender+age_group"],
     objective=["confusion", "adversarial"],
-    prior=["uniform", "class"],
-    known=["frozen", "alternating"],
+    options={"prior": ["uniform", "class"], "known": ["frozen", "alternating"]},
     lr=Range(1e-4, 1e-2, log=True),
     seed=[0, 1],
     lambda_=Range(0.1, 0.9),
@@ -44,15 +44,18 @@ def test_a_point_becomes_settings_whose_pairs_share_a_weight_of_one() -> None:
         "seed": 4,
     }
     config = settings(point, Config())
-    assert config.protect.pairs == {
-        f"{tap}-{name}": 0.25 for name in ("gender", "age_group") for tap in ("backbone", "arm")
+    assert {(spec.name, spec.weight) for spec in config.protect.specs} == {
+        (f"adversarial/{tap}-{name}", 0.25) for name in ("gender", "age_group") for tap in ("backbone", "arm")
     }
-    assert (config.protect.lambda_, config.protect.objective, config.seed) == (0.3, "adversarial", 4)
-    assert config.protect.prior == Config().protect.prior
-    assert settings({"taps": "arm"}, Config()).protect.pairs == {"arm-gender": 1.0}
-    assert settings({"lr": 0.5, "backbone": "resnet50"}, Config()) == replace(
-        Config(), private=replace(Config().private, lr=0.5), model=replace(Config().model, backbone="resnet50")
-    )
+    assert (config.protect.lambda_, config.seed) == (0.3, 4)
+    (spec,) = settings({"taps": "arm", "prior": "class"}, Config()).protect.specs
+    assert (spec.name, spec.weight, spec.options.prior) == ("confusion/arm-gender", 1.0, "class")
+    two = replace(Config(), protect=ProtectConfig(terms=[{"at": "arm-gender", "weight": 2}, {"at": "backbone-gender"}]))
+    assert [spec.weight for spec in settings({"known": "alternating"}, two).protect.specs] == [2, 1]
+    assert {spec.options.known for spec in settings({"known": "alternating"}, two).protect.specs} == {"alternating"}
+    changed = settings({"lr": 0.5, "backbone": "resnet50"}, Config())
+    assert (changed.private.lr, changed.model.backbone) == (0.5, "resnet50")
+    assert changed.protect.specs == Config().protect.specs
     check_config(config)
 
 
@@ -66,12 +69,15 @@ def test_optuna_chooses_points_that_can_be_run_and_a_prior_only_for_confusion() 
         check_config(settings(trial.params, Config()))
     assert {("prior" in point) == (point["objective"] == "confusion") for point in seen} == {True}
     assert all(0.1 <= point["lambda"] <= 0.9 and 1e-4 <= point["lr"] <= 1e-2 for point in seen)
-    for name in ("taps", "attributes", "objective", "known", "seed"):
-        assert {point[name] for point in seen} == set(getattr(WIDE, name))
+    for name, values in dimensions(WIDE).items():
+        if isinstance(values, list):
+            assert {point[name] for point in seen if name in point} == set(values)
 
 
 def test_a_grid_holds_every_combination_that_means_something_once() -> None:
-    space = SpaceConfig(objective=["confusion", "adversarial"], prior=["uniform", "class"], lambda_=[0.3, 0.6])
+    space = SpaceConfig(
+        objective=["confusion", "adversarial"], options={"prior": ["uniform", "class"]}, lambda_=[0.3, 0.6]
+    )
     points = list(corners(space, Config()))
     assert len(points) == 2 * (2 + 1)
     assert len({tuple(point.items()) for point in points}) == len(points)
@@ -102,8 +108,11 @@ def test_a_point_is_told_in_a_few_words() -> None:
         ({"taps": ["backbone+elbow"]}, "space.taps: 'elbow' is not accepted: they are layer1"),
         ({"attributes": ["emotion"]}, "space.attributes: 'emotion' is not accepted: they are gender"),
         ({"objective": ["magic"]}, "space.objective: 'magic'"),
-        ({"objective": ["adversarial"], "prior": ["uniform", "class"]}, "space.prior: only the objective confusion"),
-        ({"known": ["asleep"]}, "space.known: 'asleep'"),
+        (
+            {"objective": ["adversarial"], "options": {"prior": ["class"]}},
+            "space.options.prior: no objective of a trial",
+        ),
+        ({"options": {"known": ["asleep"]}}, "space.options: .*known 'asleep'"),
         ({"backbone": ["vgg"]}, "space.backbone: 'vgg'"),
     ],
 )
