@@ -28,8 +28,8 @@ class Workers:
     @property
     def reservation(self) -> tune.PlacementGroupFactory:
         """What Tune sets aside for a trial."""
-        each = {"CPU": float(self.cpus)} | ({"GPU": self.gpus} if self.gpus else {})
-        return tune.PlacementGroupFactory([each] * self.count, strategy="STRICT_PACK")
+        bundle = {"CPU": float(self.cpus)} | ({"GPU": self.gpus} if self.gpus else {})
+        return tune.PlacementGroupFactory([bundle] * self.count, strategy="STRICT_PACK")
 
 
 def on_every_rank(work: Work, workers: Workers) -> None:
@@ -48,9 +48,9 @@ def on_every_rank(work: Work, workers: Workers) -> None:
 
 
 def _start(work: Work, place: Place, workers: Workers, group: PlacementGroup) -> ray.ObjectRef:
-    where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=place.rank)
+    strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=place.rank)
     task = ray.remote(max_calls=1, max_retries=0)(_run)  # a process joins ranks once: the engine remembers them
-    task = task.options(num_cpus=workers.cpus, num_gpus=workers.gpus, scheduling_strategy=where)
+    task = task.options(num_cpus=workers.cpus, num_gpus=workers.gpus, scheduling_strategy=strategy)
     return task.remote(work, place)
 
 

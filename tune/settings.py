@@ -1,9 +1,10 @@
 """What a person may set of a sweep: what varies (`space`), how it is searched (`search`), and where it runs (`ray`)."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from privatenet.data_shards.uri import Uri
+from privatenet.distributed.config import Config
 
 QUICK = ("paper", "logistic", "mlp1", "svm")
 """Attackers that are cheap and find nearly what the whole fleet finds: for trials, of which there are many."""
@@ -91,8 +92,8 @@ class RayConfig:
         address: Of a running Ray cluster, `auto` or ray://HOST:10001; empty starts one here, which ends with the sweep.
         dashboard: Whether a cluster that is started here has Ray's dashboard.
         wheel: This package as a wheel, for a cluster whose machines do not have it.
-        storage: Folder or URL (s3://, gs://) that all machines reach, for trials and their checkpoints; empty is the
-            output folder.
+        storage: Folder or URL (s3://, gs://) that all machines reach, for trials and their checkpoints; each sweep has
+            a folder in it, of the same name as its output folder. Empty is the output folder.
         workers: Ranks per trial, on one machine.
         cpus: Cores, and threads, per rank; 0 shares this machine's among the trials at a time.
         gpus: GPUs per rank, also a fraction of one; -1 is one where there are GPUs.
@@ -105,3 +106,33 @@ class RayConfig:
     workers: int = 1
     cpus: int = 0
     gpus: float = -1.0
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """All settings of a sweep: those that every trial starts from (`config`), and the sections above.
+
+    `fingerprint` is the data set's; with `quiet`, lines for a log are printed instead of a live table.
+    """
+
+    config: Config
+    space: SpaceConfig
+    search: SearchConfig
+    ray: RayConfig
+    fingerprint: str
+    quiet: bool = False
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the results: not where a sweep runs, nor how much of it at a time."""
+        config = self.config.to_dict()
+        for key in ("tracking", "output"):
+            del config[key]
+        for key in ("shards", "mode", "cache", "cache_gib", "workers"):
+            del config["data"][key]
+        config["data"]["fingerprint"] = self.fingerprint
+        space = asdict(self.space)
+        space["lambda"] = space.pop("lambda_")
+        space = {key: value for key, value in space.items() if value is not None}
+        search = {key: value for key, value in asdict(self.search).items() if key not in ("concurrent", "retries")}
+        return {**config, "space": space, "search": search}

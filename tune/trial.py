@@ -1,10 +1,10 @@
 """What happens on the machines of a sweep. Three kinds of trials, each of them resumed from its last checkpoint:
 
     shared    the unprotected network and its adversaries, once for every backbone: what all private networks start from
-    private   one private network of the chosen settings, looked at by new attackers on validation data
+    private   one private network of a point's settings, attacked by new attackers on validation data
     audit     one chosen network, attacked on the test split
 
-A trial works in a folder of its own, which is its checkpoint.
+A trial works in a folder of its own, which is its checkpoint. Its ranks, all on one machine, work there together.
 """
 
 import shutil
@@ -15,17 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from ray import tune
 
 from privatenet.audit.attack.audit import audit
-from privatenet.audit.attack.findings import write_findings
+from privatenet.audit.attack.findings import Findings, write_findings
 from privatenet.audit.attack.quick import QuickFindings, leak_metrics, quick_audit
 from privatenet.audit.report.card import write_card
 from privatenet.audit.report.page import write_report
 from privatenet.audit.report.text import attack_name
 from privatenet.audit.settings import AuditConfig
-from privatenet.distributed import checkpoint
+from privatenet.distributed import agree, checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config, to_yaml
 from privatenet.distributed.faces import Faces
@@ -41,17 +40,23 @@ UNPROTECTED = "unprotected"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What all trials of a sweep are given.
+class TrialPlan:
+    """What all trials of a sweep have in common.
 
-    `protected` are the pairs that some trial protects, `look` is how trials are looked at, `audit` how those that were
-    chosen are. `shared` holds, by backbone, the checkpoint of the unprotected network and its adversaries; `chosen`, by
-    trial, the checkpoint of a network that is to be audited.
+    Args:
+        config: Settings of the run that every trial starts from.
+        validation: How each network is attacked on validation data.
+        test: How chosen networks are attacked on the test split.
+        measure_every: Epochs between measurements of leakage; 0 measures at a trial's end only.
+        protected: The tap-attribute pairs that some trial protects.
+        workers: The ranks of each trial.
+        shared: By backbone, the checkpoint of the unprotected network and its adversaries.
+        chosen: By name, the checkpoint of each network that is to be audited.
     """
 
     config: Config
-    look: AuditConfig
-    audit: AuditConfig
+    validation: AuditConfig
+    test: AuditConfig
     measure_every: int
     protected: tuple[str, ...]
     workers: Workers
@@ -59,158 +64,190 @@ class Plan:
     chosen: Mapping[str, tune.Checkpoint] = field(default_factory=dict)
 
 
-def train_shared(given: Mapping[str, Any], plan: Plan) -> None:
-    """Train the unprotected network of one backbone and its adversaries at all pairs, or take those that are given."""
-    _work(_shared, point_of(given), plan)
+@dataclass(frozen=True)
+class Trial:
+    """One trial: its `name` among the sweep's runs, the `folder` of its checkpoints, a `scratch` folder beside it."""
+
+    name: str
+    point: Point
+    plan: TrialPlan
+    folder: Path
+    scratch: Path
 
 
-def train_private(given: Mapping[str, Any], plan: Plan) -> None:
-    """Train and look at the private network of one point."""
-    _work(_private, point_of(given), plan)
+def train_shared(parameters: Mapping[str, Any], plan: TrialPlan) -> None:
+    """Train the unprotected network of one backbone and its adversaries at all pairs, or take finished ones."""
+    point = point_of(parameters)
+    _run(_shared, base_name(point["backbone"], plan.config), point, plan)
 
 
-def audit_chosen(given: Mapping[str, Any], plan: Plan) -> None:
+def train_private(parameters: Mapping[str, Any], plan: TrialPlan) -> None:
+    """Train and attack the private network of one point."""
+    _run(_private, tune.get_context().get_trial_id(), point_of(parameters), plan)
+
+
+def audit_chosen(parameters: Mapping[str, Any], plan: TrialPlan) -> None:
     """Audit one chosen network on the test split."""
-    _work(_audit, point_of(given), plan)
+    point = point_of(parameters)
+    _run(_audit, point["trial"], point, plan)
 
 
-def point_of(given: Mapping[str, Any]) -> Point:
-    """The point that Tune gives: on its own, or as one of a list."""
-    return dict(given.get("point", given))
+def point_of(parameters: Mapping[str, Any]) -> Point:
+    """The point among Tune's parameters: they themselves, or one of a list."""
+    return dict(parameters.get("point", parameters))
 
 
-def _work(work: Callable[..., None], point: Point, plan: Plan) -> None:
-    trial = tune.get_context().get_trial_id()
-    with tempfile.TemporaryDirectory(prefix="privatenet-", ignore_cleanup_errors=True) as folder:
-        kept, scratch = Path(folder) / "trial", Path(folder) / "scratch"
-        if found := tune.get_checkpoint():
-            found.to_directory(kept)
-        kept.mkdir(exist_ok=True)
-        on_every_rank(partial(work, point, plan, trial, kept, scratch), plan.workers)
+def base_name(backbone: str, config: Config) -> str:
+    """The name of the unprotected network of a backbone among a sweep's runs."""
+    return UNPROTECTED if backbone == config.model.backbone else f"{UNPROTECTED}-{backbone}"
 
 
-def _shared(point: Point, plan: Plan, trial: str, kept: Path, scratch: Path, ranks: Ranks) -> None:
-    config = settings(point, plan.config)
-    own = plan.config.protect
-    name = UNPROTECTED if config.model.backbone == plan.config.model.backbone else f"{UNPROTECTED}-{point['backbone']}"
+def _run(work: Callable[[Trial, Ranks], None], name: str, point: Point, plan: TrialPlan) -> None:
+    """Do `work` on every rank, in the folder of the trial's last checkpoint or in an empty one."""
+    with tempfile.TemporaryDirectory(prefix="privatenet-", ignore_cleanup_errors=True) as temporary:
+        trial = Trial(name, point, plan, Path(temporary) / "trial", Path(temporary) / "scratch")
+        if last := tune.get_checkpoint():
+            last.to_directory(trial.folder)
+        trial.folder.mkdir(exist_ok=True)
+        on_every_rank(partial(work, trial), plan.workers)
+
+
+def _shared(trial: Trial, ranks: Ranks) -> None:
+    plan, protect = trial.plan, trial.plan.config.protect
+    config = _trial_config(trial)
     config = replace(
         config,
-        output=str(kept),
-        tracking=replace(config.tracking, trial=name),
         attack=replace(config.attack, pairs=list(plan.protected), network="target"),
-        protect=replace(own, terms=[{"at": pair} for pair in plan.protected], start="target", adversaries="known"),
+        protect=replace(protect, terms=[{"at": pair} for pair in plan.protected], start="target", adversaries="known"),
     )
     faces = Faces(config.data, ranks)
 
-    def part(stage: str, folder: str, given: str) -> Checkpoint:
-        final = kept / folder / "final"
-        if given == folder:
+    def stage(name: str, folder: str, source: str) -> Checkpoint:
+        if source == folder:
             return run_stage(
-                stage, config, faces, ranks, print, after_epoch=lambda end: _tell(end.epoch, {}, kept, ranks)
+                name, config, faces, ranks, print, after_epoch=lambda end: _report(trial, ranks, end.epoch)
             )
-        if ranks.first and not final.exists():
-            shutil.copytree(given, final)
-            (kept / folder / "config.yaml").write_text(to_yaml(config))
-        dist.barrier()
-        return checkpoint.load(final)
+        return agree.first(ranks, lambda: _copy_finished(Path(source), trial.folder / folder, config))
 
-    target = part("target", "target", own.start)
-    part("adversary", "known", own.adversaries)
-    _finish(_look(target, plan, config, faces, ranks, scratch), target, config, config.target.epochs, kept, ranks)
+    target = stage("target", "target", protect.start)
+    stage("adversary", "known", protect.adversaries)
+    _finish(trial, target, config.target.epochs, config, faces, ranks)
 
 
-def _private(point: Point, plan: Plan, trial: str, kept: Path, scratch: Path, ranks: Ranks) -> None:
-    config = settings(point, plan.config)
+def _private(trial: Trial, ranks: Ranks) -> None:
+    plan, config = trial.plan, _trial_config(trial)
     with plan.shared[config.model.backbone].as_directory() as shared:
-        start, adversaries = f"{shared}/target/final", f"{shared}/known/final"
-        config = replace(
-            config,
-            output=str(kept),
-            tracking=replace(config.tracking, trial=trial),
-            protect=replace(config.protect, start=start, adversaries=adversaries),
-        )
-        if ranks.first:
-            _announce(point, config, kept / "private")
+        protect = replace(config.protect, start=f"{shared}/target/final", adversaries=f"{shared}/known/final")
+        config = replace(config, protect=protect)
+        agree.first(ranks, lambda: _announce(trial, config))
         faces = Faces(config.data, ranks)
-        epoch = config.private.epochs
+        last_epoch = config.private.epochs
 
         def after(end: EpochEnd) -> None:
-            nonlocal epoch
-            epoch = end.epoch
-            if end.last:  # what a trial comes to is told once its best network has been looked at
+            nonlocal last_epoch
+            last_epoch = end.epoch
+            if end.last:  # what a trial comes to is reported once its best network has been attacked
                 return
-            told = {"utility": end.scores[faces.schema.target].accuracy}
+            metrics = {"utility": end.scores[faces.schema.target].accuracy}
             if plan.measure_every and end.epoch % plan.measure_every == 0:
                 name = f"epoch-{end.epoch}"
-                seen = quick_audit(end.network, name, plan.look, faces, config.engine, ranks, scratch / name)
-                told |= {"leakage": seen.leakage.value, "score": told["utility"] - seen.leakage.value}
-            _tell(end.epoch, told, kept, ranks)
+                leaks = quick_audit(
+                    end.network, name, plan.validation, faces, config.engine, ranks, trial.scratch / name
+                )
+                metrics |= {"leakage": leaks.leakage.value, "score": metrics["utility"] - leaks.leakage.value}
+            _report(trial, ranks, end.epoch, metrics)
 
         private = run_stage("private", config, faces, ranks, print, testing=False, after_epoch=after)
-    _finish(_look(private, plan, config, faces, ranks, scratch), private, config, epoch, kept, ranks)
+    _finish(trial, private, last_epoch, config, faces, ranks)
 
 
-def _announce(point: Point, config: Config, folder: Path) -> None:
+def _audit(trial: Trial, ranks: Ranks) -> None:
+    config = _trial_config(trial)
+    source = agree.first(ranks, lambda: _fetch_chosen(trial))
+    settings = replace(trial.plan.test, cache=str(trial.scratch))
+    findings = audit(settings, source, Faces(config.data, ranks), config.engine, ranks, lambda what, done, total: None)
+    agree.first(ranks, lambda: _report_audit(trial, source, config, findings))
+
+
+def _trial_config(trial: Trial) -> Config:
+    """The settings of the trial's point, its folder as the output."""
+    config = settings(trial.point, trial.plan.config)
+    return replace(config, output=str(trial.folder), tracking=replace(config.tracking, trial=trial.name))
+
+
+def _copy_finished(source: Path, folder: Path, config: Config) -> Checkpoint:
+    """Take the finished checkpoint `source` as that of the stage whose folder is `folder`."""
+    final = folder / "final"
+    if not final.exists():
+        shutil.copytree(source, final)
+        (folder / "config.yaml").write_text(to_yaml(config))
+    return checkpoint.load(final)
+
+
+def _announce(trial: Trial, config: Config) -> None:
     """Open the trial's run, so that it can be told from others from the start."""
+    folder = trial.folder / "private"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(to_yaml(config))
-    told = {"space": point, **config.to_dict()}
-    del told["output"]  # a scratch folder, which would only stand in the way of comparing runs
-    tracker = Tracker(config.tracking, folder, "private", told, print)
-    tracker.tag({"mlflow.runName": describe(point)})
+    params = {"space": trial.point, **config.to_dict()}
+    del params["output"]  # a scratch folder, which would only stand in the way of comparing runs
+    tracker = Tracker(config.tracking, folder, "private", params, print)
+    tracker.tag({"mlflow.runName": describe(trial.point)})
 
 
-def _audit(point: Point, plan: Plan, trial: str, kept: Path, scratch: Path, ranks: Ranks) -> None:
-    if ranks.first:
-        with plan.chosen[point["trial"]].as_directory() as found:
-            shutil.copytree(found, kept, dirs_exist_ok=True)
-    dist.barrier()
-    part = next(folder for name in ("private", "target") if (folder := kept / name / "final").is_dir())
-    source = checkpoint.load(part)
-    config = replace(plan.config, tracking=replace(plan.config.tracking, trial=point["trial"]))
-    faces = Faces(config.data, ranks)
-    own = replace(plan.audit, cache=str(scratch))
-    findings = audit(own, source, faces, config.engine, ranks, lambda what, done, total: None)
-    if not ranks.first:
-        return
-    report = kept / f"audit-{part.parent.name}" / "report"
+def _fetch_chosen(trial: Trial) -> Checkpoint:
+    """Copy a chosen network's checkpoint into the trial's folder; returns that of its last stage."""
+    with trial.plan.chosen[trial.name].as_directory() as chosen:
+        shutil.copytree(chosen, trial.folder, dirs_exist_ok=True)
+    finals = (trial.folder / stage / "final" for stage in ("private", "target"))
+    return checkpoint.load(next(final for final in finals if final.is_dir()))
+
+
+def _report_audit(trial: Trial, source: Checkpoint, config: Config, findings: Findings | None) -> None:
+    """Write the report of an audit, record it in the network's own run, and report its metrics to Tune."""
+    assert findings is not None
+    stage = source.folder.parent
+    report = trial.folder / f"audit-{stage.name}" / "report"
     report.mkdir(parents=True, exist_ok=True)
     write_findings(findings, report / "audit.json")
     write_report(findings, report)
     write_card(findings, report / "model_card.md")
-    watched = [leak for leak in findings.audited.leaks if leak.tap in plan.look.taps]
-    told = leak_metrics(findings.audited.utility, watched, "test")
-    tracker = Tracker(config.tracking, part.parent, source.state["stage"], {}, print)
-    tracker.log(told, _epochs(source))
+    leaks = [leak for leak in findings.audited.leaks if leak.tap in trial.plan.validation.taps]
+    metrics = leak_metrics(findings.audited.utility, leaks, "test")
+    tracker = Tracker(config.tracking, stage, source.state["stage"], {}, print)
+    tracker.log(metrics, _best_epoch(source))
     tracker.artifacts(report)
     tracker.finish(source.hash, None, 0)
-    tune.report(told, checkpoint=tune.Checkpoint.from_directory(kept))
+    tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(trial.folder))
 
 
-def _look(part: Checkpoint, plan: Plan, config: Config, faces: Faces, ranks: Ranks, scratch: Path) -> QuickFindings:
-    return quick_audit(load_network(part), part.hash, plan.look, faces, config.engine, ranks, scratch / "end")
+def _finish(trial: Trial, final: Checkpoint, epoch: int, config: Config, faces: Faces, ranks: Ranks) -> None:
+    """Attack the trial's network on validation data, write down what came of it in its own run, and report it."""
+    network, folder = load_network(final, ranks), trial.scratch / "end"
+    leaks = quick_audit(network, final.hash, trial.plan.validation, faces, config.engine, ranks, folder)
+    metrics = leak_metrics(leaks.utility, leaks.leaks, "validation")
+    agree.first(ranks, lambda: _record(final, config, leaks, metrics))
+    utility, leakage = leaks.utility.value, leaks.leakage.value
+    goals = {"utility": utility, "leakage": leakage, "score": utility - leakage}
+    _report(trial, ranks, epoch, {**goals, **metrics})
 
 
-def _tell(epoch: int, figures: Mapping[str, float], kept: Path, ranks: Ranks) -> None:
-    """Report an epoch that is over; from now on the trial goes on after it."""
-    if ranks.first:
-        tune.report({"epoch": epoch, **figures}, checkpoint=tune.Checkpoint.from_directory(kept))
+def _record(final: Checkpoint, config: Config, leaks: QuickFindings, metrics: Mapping[str, float]) -> None:
+    tracker = Tracker(config.tracking, final.folder.parent, final.state["stage"], config.to_dict(), print)
+    tracker.tag({f"attacker.{leak.tap}-{leak.attribute}": attack_name(leak.headline) for leak in leaks.leaks})
+    tracker.log(metrics, _best_epoch(final))
+    tracker.finish(final.hash, None, 0)
 
 
-def _finish(seen: QuickFindings, part: Checkpoint, config: Config, epoch: int, kept: Path, ranks: Ranks) -> None:
-    """Write down what the trial comes to, in its own run, and report it."""
-    if not ranks.first:
-        return
-    told = leak_metrics(seen.utility, seen.leaks, "validation")
-    tracker = Tracker(config.tracking, part.folder.parent, part.state["stage"], config.to_dict(), print)
-    tracker.tag({f"attacker.{leak.tap}-{leak.attribute}": attack_name(leak.headline) for leak in seen.leaks})
-    tracker.log(told, _epochs(part))
-    tracker.finish(part.hash, None, 0)
-    named = {"utility": seen.utility.value, "leakage": seen.leakage.value}
-    named["score"] = named["utility"] - named["leakage"]
-    _tell(epoch, {**named, **told}, kept, ranks)
+def _report(trial: Trial, ranks: Ranks, epoch: int, metrics: Mapping[str, float] | None = None) -> None:
+    """Report an epoch that is over to Tune; from now on the trial goes on after it."""
+
+    def report() -> None:
+        tune.report({"epoch": epoch, **(metrics or {})}, checkpoint=tune.Checkpoint.from_directory(trial.folder))
+
+    agree.first(ranks, report)
 
 
-def _epochs(part: Checkpoint) -> int:
-    """The epoch that a part's weights are from."""
-    return max(int(epoch) for _, epoch in part.state["best"].values())
+def _best_epoch(source: Checkpoint) -> int:
+    """The epoch that a checkpoint's weights are from."""
+    return max(int(epoch) for _, epoch in source.state["best"].values())

@@ -25,7 +25,7 @@ MOST_ROWS = 14
 
 @dataclass(frozen=True)
 class Row:
-    """One trial as it is shown; figures are shares, NaN before they are known."""
+    """One trial as a row of the table; utility and leakage are shares, NaN before they are known."""
 
     name: str
     status: str
@@ -38,14 +38,14 @@ class Row:
 def row_of(trial: Any, result: Mapping[str, Any] | None = None) -> Row:
     """One of Tune's trials, by its newest result."""
     words = {"TERMINATED": "done", "ERROR": "failed", "RUNNING": "running", "PENDING": "waits", "PAUSED": "waits"}
-    told = result or trial.last_result or {}
+    metrics = result or trial.last_result or {}
     return Row(
         describe(point_of(trial.config)),
         words.get(trial.status, trial.status.lower()),
-        int(told.get("epoch", 0)),
-        float(told.get("test/utility", told.get("utility", math.nan))),
-        float(told.get("test/leakage", told.get("leakage", math.nan))),
-        float(told.get("time_total_s", 0.0)),
+        int(metrics.get("epoch", 0)),
+        float(metrics.get("test/utility", metrics.get("utility", math.nan))),
+        float(metrics.get("test/leakage", metrics.get("leakage", math.nan))),
+        float(metrics.get("time_total_s", 0.0)),
     )
 
 
@@ -55,28 +55,28 @@ def seconds_left(rows: Sequence[Row], total: int, concurrent: int) -> float:
     if not done:
         return math.nan
     mean = sum(done) / len(done)
-    begun = sum(min(row.seconds, mean) for row in rows if row.status == "running")
+    running = sum(min(row.seconds, mean) for row in rows if row.status == "running")
     ended = sum(row.status in ("done", "failed") for row in rows)
-    return max(0.0, (total - ended) * mean - begun) / max(1, concurrent)
+    return max(0.0, (total - ended) * mean - running) / max(1, concurrent)
 
 
 def table(title: str, rows: Sequence[Row], total: int, left: float) -> Table:
     """At most 80 columns: what runs, then the newest of what has ended; the caption counts all."""
     count = {word: sum(row.status == word for row in rows) for word in ("done", "running", "failed")}
-    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    shown.add_column("trial", no_wrap=True, overflow="ellipsis", width=36)
+    view = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    view.add_column("trial", no_wrap=True, overflow="ellipsis", width=36)
     for heading, justify in (("status", "left"), ("epoch", "right"), ("utility, %", "right"), ("leakage", "right")):
-        shown.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        view.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     ended = [row for row in rows if row.status in ("done", "failed")]
     for row in [*(row for row in rows if row.status == "running"), *ended[::-1]][:MOST_ROWS]:
         style = {"failed": "red", "running": "bold"}.get(row.status, "")
         cells = (row.name, row.status, str(row.epoch or DASH), percent(row.utility), points(row.leakage))
-        shown.add_row(*(Text(cell) for cell in cells), style=style)
+        view.add_row(*(Text(cell) for cell in cells), style=style)
     time_left = f"; {clock(left)} left" if math.isfinite(left) and left > 0 else ""
     failed = f", {count['failed']} failed" if count["failed"] else ""
-    shown.caption = f"{count['done']} of {total} done, {count['running']} running{failed}{time_left}"
-    shown.caption_justify = "left"
-    return shown
+    view.caption = f"{count['done']} of {total} done, {count['running']} running{failed}{time_left}"
+    view.caption_justify = "left"
+    return view
 
 
 def reason_of(error: BaseException) -> str:
@@ -87,7 +87,7 @@ def reason_of(error: BaseException) -> str:
 
 @dataclass
 class Screen:
-    """Where a phase of a sweep is shown; Tune's events go to the `current` one. `trials` are what it ends with."""
+    """The display of one phase; Tune's events go to the `current` one. `trials` are Tune's, once it has ended."""
 
     title: str
     total: int
@@ -118,20 +118,20 @@ class Screen:
             self.live.update(table(self.title, rows, self.total, seconds_left(rows, self.total, self.concurrent)))
 
     def say(self, line: str) -> None:
-        """A line of a log; on a terminal the table says it."""
+        """Print a line of a log; on a terminal the table has it."""
         if not self.live:
             self.console.print(line)
 
     def event(self, what: str, row: Row, trial: str, trials: Sequence[Any]) -> None:
-        figures = "" if math.isnan(row.utility) else f", utility {percent(row.utility)} %"
-        figures += "" if math.isnan(row.leakage) else f", leakage {points(row.leakage)} points"
+        metrics = "" if math.isnan(row.utility) else f", utility {percent(row.utility)} %"
+        metrics += "" if math.isnan(row.leakage) else f", leakage {points(row.leakage)} points"
         ended = sum(other.status in ("TERMINATED", "ERROR") for other in trials)
         at = clock(time.monotonic() - self.began)
-        self.say(f"{at:>7s}  {ended}/{self.total}  {trial} {row.name}: {what}{figures}")
+        self.say(f"{at:>7s}  {ended}/{self.total}  {trial} {row.name}: {what}{metrics}")
 
 
 class Events(tune.Callback):  # type: ignore[misc]
-    """Passes what Tune tells on to the screen. It is pickled with the sweep's state, so it holds nothing itself."""
+    """Tune's callbacks: events go on to the screen. Pickled with the sweep's state, so it holds nothing itself."""
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if Screen.current:

@@ -4,30 +4,39 @@ import csv
 import json
 import os
 import re
-import signal
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-import yaml
+from ray import cloudpickle, tune
 from servers import MlflowServer, mlflow_server
 
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.synthetic import synthetic_source
+from privatenet.distributed.config import Config
 from privatenet.distributed.ranks import free_port
 from privatenet.distributed.tracking.store import TrackedRun, find_runs
 from privatenet.launch import cli
+from privatenet.tune.cluster import cluster
+from privatenet.tune.group import Workers
+from privatenet.tune.phases import STOPPED, Phase, run_phase
+from privatenet.tune.settings import RayConfig, SearchConfig, SpaceConfig, SweepConfig
+from privatenet.tune.storage import storage_of
 
 mlflow = pytest.importorskip("mlflow")
 __all__ = ["mlflow_server"]
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = pytest.mark.timeout(900)
 
+ROOT = Path(__file__).resolve().parents[2]
 SWEEP = """
 data: {{shards: {shards}, validation: 0.25}}
 model: {{backbone: mobilenet_v3_large, weights: none, image_size: 64}}
@@ -37,9 +46,11 @@ adversary: {{epochs: 1, batch_size: 16}}
 private: {{epochs: 2, batch_size: 16}}
 tracking: {{model: false, uri: "{uri}", experiment: {experiment}}}
 space: {space}
-search: {{concurrent: 2, attackers: [logistic, mlp1], audit: quick, {search}}}
+search: {{concurrent: 2, attackers: [logistic], {search}}}
 output: {output}
 """
+
+EPOCH_1 = re.compile(r"(\w+) lambda [^:]*: epoch 1, utility")
 
 
 @pytest.fixture(scope="module")
@@ -61,31 +72,40 @@ class Command:
             )
 
     @property
-    def said(self) -> str:
+    def lines(self) -> str:
         return self.log.read_text()
 
-    def wait_for(self, happened: Callable[[], bool], timeout: float = 400) -> None:
+    def wait_for(self, happened: Callable[[], Any], timeout: float = 400) -> None:
         end = time.monotonic() + timeout
         while not happened():
-            assert self.process.poll() is None, self.said[-3000:]
-            assert time.monotonic() < end, self.said[-3000:]
+            assert self.process.poll() is None, self.lines[-3000:]
+            assert time.monotonic() < end, self.lines[-3000:]
             time.sleep(0.1)
 
     def done(self, timeout: float = 600) -> str:
         try:
-            assert self.process.wait(timeout) == 0, self.said[-4000:]
+            assert self.process.wait(timeout) == 0, self.lines[-4000:]
         finally:
-            self.end()
-        return self.said
+            kill_all(self.process)
+        return self.lines
 
-    def end(self) -> None:
-        kill_all(self.process)
+    def kill(self) -> None:
+        """SIGKILL for the command alone, and wait until the trials, which lose Ray with it, have ended."""
+        orphans = self.process.children(recursive=True)
+        trials = [orphan for orphan in orphans if is_trial(orphan)]
+        self.process.kill()
+        try:
+            assert not psutil.wait_procs([self.process, *trials], timeout=120)[1]
+        finally:
+            for orphan in orphans:  # some of Ray's own stay for a minute
+                with suppress(psutil.NoSuchProcess):
+                    orphan.kill()
 
 
 def plain(**environment: str) -> dict[str, str]:
     """The environment of a person who has set nothing of MLflow's, Ray's or a launcher's."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "RANK", "RAY"))}
-    return {**own, **environment}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "RANK", "RAY"))}
+    return {**inherited, **environment}
 
 
 def kill_all(process: psutil.Process) -> None:
@@ -96,26 +116,11 @@ def kill_all(process: psutil.Process) -> None:
     process.wait(60)
 
 
-def start_node(python: str, arguments: list[str], folder: Path, environment: dict[str, str]) -> psutil.Process:
-    """`ray start`, and wait until it says that the node is there."""
-    log = folder / f"node-{time.monotonic_ns()}"
-    with log.open("wb") as stream:
-        command = [python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *arguments]
-        process = psutil.Popen(command, env=plain(**environment), cwd=folder, stdout=stream, stderr=stream)
-    for _ in range(1200):
-        if "Ray runtime started" in log.read_text():
-            return process
-        assert process.poll() is None, log.read_text()[-2000:]
-        time.sleep(0.1)
-    raise TimeoutError(log.read_text()[-2000:])
-
-
-def write_sweep(folder: Path, faces: Path, uri: str, experiment: str, space: str, search: str) -> Path:
-    path = folder / "sweep.yaml"
-    output = folder / "out"
-    path.write_text(
-        SWEEP.format(shards=faces, uri=uri, experiment=experiment, space=space, search=search, output=output)
-    )
+def write_sweep(folder: Path, faces: Path, uri: str, space: str, search: str) -> Path:
+    """Settings in `folder`/sweep.yaml; returns the output folder."""
+    output = folder / folder.name
+    settings = SWEEP.format(shards=faces, uri=uri, experiment=folder.name, space=space, search=search, output=output)
+    (folder / "sweep.yaml").write_text(settings)
     return output
 
 
@@ -127,56 +132,116 @@ def steps(uri: str, run: TrackedRun, metric: str) -> list[int]:
     return [point.step for point in mlflow.MlflowClient(uri).get_metric_history(run.run_id, metric)]
 
 
+@dataclass(frozen=True)
+class Searched:
+    """A sweep that was killed and resumed: its output, MLflow's address, the trial that lost its worker, what the two
+    commands printed, and their home folder."""
+
+    output: Path
+    uri: str
+    trial: str
+    killed: str
+    resumed: str
+    home: Path
+
+    @property
+    def runs(self) -> list[TrackedRun]:
+        return find_runs(self.uri, [str(self.output)])
+
+
 @pytest.fixture(scope="module")
-def searched(
-    faces: Path, mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, str, str]:
-    """Six trials that Optuna chose, two at a time: the output, the server's address and what was printed."""
-    folder = tmp_path_factory.mktemp("searched")
+def searched(faces: Path, mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Searched:
+    """Three trials that Optuna chose, the second of which diverges; one loses its worker, MLflow goes away, and the
+    command is killed; then it is resumed."""
+    folder, home = tmp_path_factory.mktemp("searched"), tmp_path_factory.mktemp("home")
+    cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    person = {"HOME": str(home), "XDG_CACHE_HOME": cache}
     space = "{lambda: {low: 0.1, high: 0.9}, objective: [confusion, adversarial], prior: [uniform, class]"
-    space += ", taps: [backbone, arm]}"
-    output = write_sweep(folder, faces, mlflow_server.uri, "searched", space, "trials: 6")
-    return output, mlflow_server.uri, Command(folder).done()
+    space += ", taps: [backbone, arm], lr: [1.0e-3, 1.0e+30]}"
+    output = write_sweep(folder, faces, mlflow_server.uri, space, "trials: 3, retries: 1, audit: quick, seed: 18")
+
+    first = Command(folder, **person)
+    try:
+        first.wait_for(lambda: EPOCH_1.search(first.lines))
+        trial = EPOCH_1.findall(first.lines)[0]
+        mlflow_server.stop()
+        worker_of(trial, first.process).kill()
+        first.wait_for(lambda: re.search(f"{trial} .*: failed, is taken up again", first.lines))
+        first.kill()
+    finally:
+        kill_all(first.process)
+    mlflow_server.start()
+    resumed = Command(folder, "--resume", **person).done()
+    return Searched(output, mlflow_server.uri, trial, first.lines, resumed, home)
 
 
-def test_a_sweep_leaves_a_parent_with_one_child_for_each_trial(searched: tuple[Path, str, str]) -> None:
-    output, uri, said = searched
-    parent = json.loads((output / "mlflow.json").read_text())["run_id"]
-    runs = find_runs(uri, [parent])
+def worker_of(trial: str, process: psutil.Process) -> psutil.Process:
+    """The process that trains a trial: Tune lets it work in a folder of the trial's name."""
+    workers = [child for child in process.children(recursive=True) if is_trial(child)]
+    return next(worker for worker in workers if Path(worker.cwd()).name == trial)
+
+
+def is_trial(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return "ImplicitFunc" in " ".join(process.cmdline())
+    return False
+
+
+def test_a_sweep_leaves_a_parent_with_one_child_for_each_trial(searched: Searched) -> None:
+    parent = json.loads((searched.output / "mlflow.json").read_text())["run_id"]
+    runs = find_runs(searched.uri, [parent])
     trials = trials_of(runs)
-    assert len(trials) == 6
+    assert len({run.tags["trial"] for run in trials}) == len(trials) == 3
     assert sorted(run.tags["stage"] for run in runs if run not in trials) == ["adversary", "target"]
-    assert {run.status for run in runs} == {"FINISHED"}
     assert {run.parent for run in runs} == {parent}
-    assert mlflow.MlflowClient(uri).get_run(parent).info.status == "FINISHED"
+    assert mlflow.MlflowClient(searched.uri).get_run(parent).info.status == "FINISHED"
     for run in trials:
         assert {"space.lambda", "space.objective", "space.taps"} <= run.params.keys()
         assert ("space.prior" in run.params) == (run.params["space.objective"] == "confusion")
         assert float(run.params["protect.lambda"]) == pytest.approx(float(run.params["space.lambda"]))
         assert run.name.startswith("lambda 0.")
-        assert steps(uri, run, "train/loss") == [1, 2]
-        assert 0 <= run.metrics["validation/utility_low"] <= run.metrics["validation/utility"]
-        pairs = [run.metrics[f"validation/{tap}-gender/excess"] for tap in ("backbone", "arm")]
-        assert run.metrics["validation/leakage"] == max(pairs)
-        assert (Path(run.tags["checkpoint"]) / "model.safetensors").is_file()
         assert "test/emotion/accuracy" not in run.metrics, "test data are not for choosing"
-    assert "2 at a time" in said
-    assert not re.search("Traceback|WARNING", said)
+        if run.status == "FINISHED":
+            assert sorted(set(steps(searched.uri, run, "train/loss"))) == [1, 2]
+            assert 0 <= run.metrics["validation/utility_low"] <= run.metrics["validation/utility"]
+            pairs = [run.metrics[f"validation/{tap}-gender/excess"] for tap in ("backbone", "arm")]
+            assert run.metrics["validation/leakage"] == max(pairs)
+            assert (Path(run.tags["checkpoint"]) / "model.safetensors").is_file()
+    assert "2 at a time" in searched.resumed
+    assert not re.search("Traceback|WARNING", searched.killed + searched.resumed)
 
 
-def test_the_front_is_that_of_the_table_and_alone_was_tested(searched: tuple[Path, str, str]) -> None:
-    output, uri, _ = searched
+def test_a_killed_worker_and_a_killed_command_cost_an_epoch_and_a_finished_trial_is_not_run_again(
+    searched: Searched,
+) -> None:
+    assert re.search("mobilenet_v3_large: done", searched.killed)
+    assert not re.search("mobilenet_v3_large: starts", searched.resumed)
+    assert re.search(f"{searched.trial} .*: epoch 2", searched.resumed)
+    assert not re.search(f"{searched.trial} .*: epoch 1", searched.resumed)
+
+
+def test_a_trial_that_diverges_is_recorded_as_failed_and_the_others_go_on(searched: Searched) -> None:
+    trials = trials_of(searched.runs)
+    diverging = [run for run in trials if float(run.params["space.lr"]) > 1]
+    assert len(diverging) == 1
+    for run in trials:
+        assert run.status == ("FAILED" if run in diverging else "FINISHED")
+        assert ("no longer finite" in run.tags.get("failure", "")) == (run in diverging)
+
+
+def test_the_front_is_that_of_the_table_and_alone_was_tested(searched: Searched) -> None:
+    output = searched.output
     with (output / "compare" / "front.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 7
+        rows = [row for row in csv.DictReader(file) if row["utility"]]
+    assert len(rows) == 3
     points = [(float(row["utility"]), float(row["leakage"])) for row in rows]
     for row, (utility, leakage) in zip(rows, points, strict=True):
         beaten = any(u >= utility and e <= leakage and (u, e) != (utility, leakage) for u, e in points)
         assert (row["on_front"] == "True") == (not beaten)
-    trials = trials_of(find_runs(uri, [str(output)]))
-    own = [(run.metrics["validation/utility"], run.metrics["validation/leakage"]) for run in trials]
-    for run, (utility, leakage) in zip(trials, own, strict=True):
-        best = not any(u >= utility and e <= leakage and (u, e) != (utility, leakage) for u, e in own)
+    trials = [run for run in trials_of(searched.runs) if run.status == "FINISHED"]
+    trade_offs = [(run.metrics["validation/utility"], run.metrics["validation/leakage"]) for run in trials]
+    for run, (utility, leakage) in zip(trials, trade_offs, strict=True):
+        best = not any(u >= utility and e <= leakage and (u, e) != (utility, leakage) for u, e in trade_offs)
         assert ("test/leakage" in run.metrics) == best
         assert (output / "front" / run.tags["trial"] / "audit-private" / "report" / "report.html").is_file() == best
         assert str(output / "front") in run.tags["checkpoint"] or not best
@@ -185,167 +250,157 @@ def test_the_front_is_that_of_the_table_and_alone_was_tested(searched: tuple[Pat
         assert (output / "compare" / name).stat().st_size > 1000
 
 
-def test_trials_share_the_unprotected_network_its_adversaries_and_the_decoded_pictures(
-    searched: tuple[Path, str, str],
-) -> None:
-    output, uri, said = searched
-    assert said.count("shared: 1 done") == 1
-    runs = find_runs(uri, [str(output)])
-    target = next(run for run in runs if run.tags["stage"] == "target").tags["checkpoint.sha256"]
-    for run in trials_of(runs):
-        settings = json.loads((Path(run.tags["checkpoint"]) / "state.json").read_text())["settings"]
-        assert settings["network"] == target
-    assert len(list((output / "cache").rglob("pictures-train.npy"))) == 1
+def test_trials_share_the_unprotected_network_its_adversaries_and_the_decoded_pictures(searched: Searched) -> None:
+    target = next(run for run in searched.runs if run.tags["stage"] == "target").tags["checkpoint.sha256"]
+    for run in trials_of(searched.runs):
+        if run.status == "FINISHED":
+            settings = json.loads((Path(run.tags["checkpoint"]) / "state.json").read_text())["settings"]
+            assert settings["network"] == target
+    assert len(list((searched.output / "cache").rglob("pictures-train.npy"))) == 1
 
 
 def test_compare_registers_the_chosen_model_under_an_alias(
-    searched: tuple[Path, str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    searched: Searched, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    output, uri, _ = searched
-    arguments = ["compare", str(output), "--output", str(tmp_path), "--register", "hidden", "--pick", "knee"]
+    arguments = ["compare", str(searched.output), "--output", str(tmp_path), "--register", "hidden", "--pick", "knee"]
     assert cli.main(arguments) == 0
     assert "hidden" in capsys.readouterr().out
-    mlflow.set_tracking_uri(uri)
+    mlflow.set_tracking_uri(searched.uri)
     version = mlflow.MlflowClient().get_model_version_by_alias("hidden", "chosen")
-    trials = {run.run_id: run for run in find_runs(uri, [str(output)])}
-    assert version.run_id in trials
+    assert version.run_id in {run.run_id for run in searched.runs}
     model = mlflow.pytorch.load_model("models:/hidden@chosen")
     assert sum(parameter.numel() for parameter in model.parameters()) > 1e6
 
 
-def test_a_finished_sweep_is_not_begun_anew(
-    searched: tuple[Path, str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = str(searched[0].parent / "sweep.yaml")
+def test_a_finished_sweep_is_not_begun_anew(searched: Searched, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(searched.output.parent / "sweep.yaml")
     assert cli.main(["sweep", "--config", config]) == 2
     assert "--resume goes on with it" in capsys.readouterr().err
     assert cli.main(["sweep", "--config", config, "--resume", "--search.trials", "7"]) == 2
-    assert "holds another sweep (search.trials was 6, is 7)" in capsys.readouterr().err
+    assert "holds another sweep (search.trials was 3, is 7)" in capsys.readouterr().err
 
 
-def test_killed_workers_and_a_killed_driver_cost_an_epoch_and_no_run_is_there_twice(
-    faces: Path, mlflow_server: MlflowServer, tmp_path: Path
-) -> None:
-    """Also: a trial that diverges is tried again, then recorded as failed, and the others go on; MLflow is away."""
-    space = "{lambda: [0.2, 0.5, 0.8], lr: [1.0e-3, 1.0e+30], taps: [backbone]}"
-    search = "algorithm: grid, retries: 1"
-    output = write_sweep(tmp_path, faces, mlflow_server.uri, "killed", space, search)
-    state = output / "ray" / "trials"
-
-    first = Command(tmp_path)
-    try:
-        first.wait_for(lambda: len(list(state.glob("*/checkpoint_*"))) > 0)
-        workers = [p for p in first.process.children(recursive=True) if "ImplicitFunc" in " ".join(p.cmdline())]
-        assert workers
-        workers[0].send_signal(signal.SIGKILL)
-        first.wait_for(lambda: "is taken up again" in first.said)
-        first.wait_for(lambda: first.said.count(": done,") >= 2 and "trials" in first.said)
-        mlflow_server.stop()
-        first.wait_for(lambda: len(re.findall(r"epoch 1, utility", first.said)) >= 3)
-        first.process.send_signal(signal.SIGKILL)
-        first.process.wait(30)
-    finally:
-        first.end()
-    finished = set(re.findall(r"(\w+) lambda [^:]*: done,", first.said))
-    assert finished
-    time.sleep(3)
-    mlflow_server.start()
-
-    said = Command(tmp_path, "--resume").done()
-    assert not finished & set(re.findall(r"(\w+) lambda [^:]*: starts", said)), "a finished trial was run again"
-    runs = trials_of(find_runs(mlflow_server.uri, [str(output)]))
-    assert len(runs) == 6
-    assert len({run.tags["trial"] for run in runs}) == 6
-    for run in runs:
-        diverges = float(run.params["space.lr"]) > 1
-        assert run.status == ("FAILED" if diverges else "FINISHED")
-        assert ("no longer finite" in run.tags.get("failure", "")) == diverges
-        if not diverges:
-            assert sorted(set(steps(mlflow_server.uri, run, "train/loss"))) == [1, 2]
-    with (output / "compare" / "front.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert sum(row["on_front"] == "True" for row in rows) >= 1
+def test_a_ray_that_starts_and_ends_with_the_sweep_leaves_nothing_in_the_home_folder(searched: Searched) -> None:
+    assert not (searched.home / ".ray").exists()
 
 
-def test_bad_trials_are_stopped_early_and_a_server_that_is_away_is_told_later(
-    faces: Path, mlflow_server: MlflowServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    space = "{lambda: {low: 0.1, high: 0.9}, lr: {low: 1.0e-5, high: 1.0e-1, log: true}, known: [frozen, alternating]}"
-    search = "algorithm: random, trials: 5, goal: score, stop_early: true, measure_every: 1"
-    output = write_sweep(tmp_path, faces, mlflow_server.uri, "stopped", space, search)
-    command = Command(tmp_path)
-    try:
-        command.wait_for(lambda: "trials: 5 to do" in command.said)
-        mlflow_server.stop()
-        said = command.done()
-    finally:
-        command.end()
-        mlflow_server.start()
-    assert "stopped early" in said
-    assert cli.main(["send", str(output)]) == 0
-    assert "sent" in capsys.readouterr().out
-
-    runs = trials_of(find_runs(mlflow_server.uri, [str(output)]))
-    assert len(runs) == 5
-    stopped = [run for run in runs if run.status == "KILLED"]
-    assert stopped
-    for run in runs:
-        assert run.status in ("KILLED", "FINISHED")
-        assert ("stopped early" in run.tags.get("failure", "")) == (run in stopped)
-        assert steps(mlflow_server.uri, run, "train/loss") == ([1] if run in stopped else [1, 2])
-    tested = [run for run in runs if "test/leakage" in run.metrics]
-    assert len(tested) == 1, "with a single goal the best one is audited"
-    scores = {
-        run.run_id: run.metrics["validation/utility"] - run.metrics["validation/leakage"]
-        for run in runs
-        if run not in stopped
-    }
-    assert tested[0].run_id == max(scores, key=scores.__getitem__)
+def start_node(python: Path, arguments: list[str], folder: Path, environment: Mapping[str, str]) -> psutil.Process:
+    """`ray start`, and wait until it says that the node is there."""
+    log = folder / f"node-{time.monotonic_ns()}"
+    with log.open("wb") as stream:
+        command = [str(python), "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", *arguments]
+        process = psutil.Popen(command, env=plain(**environment), cwd=folder, stdout=stream, stderr=stream)
+    for _ in range(1200):
+        if "Ray runtime started" in log.read_text():
+            return process
+        assert process.poll() is None, log.read_text()[-2000:]
+        time.sleep(0.1)
+    raise TimeoutError(log.read_text()[-2000:])
 
 
-@pytest.fixture
-def bare_python(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python that has all that this package depends on, but not the package itself."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
-    site = next((tmp_path / "bare" / "lib").glob("python*/site-packages"))
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    site = next((folder / "lib").glob("python*/site-packages"))
     source = Path(pytest.__file__).resolve().parents[1]
     for path in source.iterdir():
         if "privatenet" not in path.name and path.name != "__pycache__":
             (site / path.name).symlink_to(path)
-    python = tmp_path / "bare" / "bin" / "python"
-    missing = subprocess.run(
-        [str(python), "-c", "import torch, ray; import privatenet"], capture_output=True, text=True
-    )
+    python = folder / "bin" / "python"
+    missing = subprocess.run([str(python), "-I", "-c", "import ray, privatenet"], capture_output=True, text=True)
     assert "No module named 'privatenet'" in missing.stderr
     return python
 
 
-def test_a_second_node_needs_only_the_wheel(
-    faces: Path, mlflow_server: MlflowServer, tmp_path: Path, bare_python: Path
-) -> None:
-    """The head has no cores to give, so that everything runs on the other node; the storage is a URL."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / "setup.cfg").is_file():
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This package, as a cluster is given it whose machines have only what it depends on."""
+    if not (ROOT / "setup.cfg").is_file():
         pytest.skip("needs the source tree")
-    build_wheel = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(root)]
+    folder = tmp_path_factory.mktemp("wheel")
+    build_wheel = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     subprocess.run(build_wheel, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    space = "{lambda: [0.2, 0.8], taps: [backbone]}"
-    output = write_sweep(tmp_path, faces, mlflow_server.uri, "nodes", space, "algorithm: grid")
-    address = f"127.0.0.1:{free_port()}"
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def two_nodes(bare_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a cluster: a head without cores to give, and a node that lacks this package."""
+    folder, address = tmp_path_factory.mktemp("nodes"), f"127.0.0.1:{free_port()}"
+    open_to_all = {"RAY_AUTH_MODE": "disabled"}  # whatever token lies in the home folder
     head = ["--head", "--port", address.partition(":")[2], "--num-cpus", "0", "--include-dashboard", "false"]
+    node = ["--address", address, "--num-cpus", "2"]
     nodes = []
     try:
-        for python, arguments in ((sys.executable, head), (bare_python, ["--address", address, "--num-cpus", "2"])):
-            nodes.append(start_node(str(python), arguments, tmp_path, token))
-        where = ["--ray.address", address, "--ray.wheel", str(wheel), "--ray.workers", "2", "--search.audit", "none"]
-        said = Command(tmp_path, *where, "--ray.storage", f"file://{tmp_path / 'storage'}", **token).done()
+        nodes.append(start_node(Path(sys.executable), head, folder, open_to_all))
+        nodes.append(start_node(bare_python, node, folder, {**open_to_all, "PYTHONPATH": ""}))
+        yield address
     finally:
-        for node in nodes:
-            kill_all(node)
-    assert "trials: 2 done" in said
-    assert {run.status for run in find_runs(mlflow_server.uri, [str(output)])} == {"FINISHED"}
-    assert list((tmp_path / "storage" / "trials").glob("*/checkpoint_*"))
-    shipped = yaml.safe_load((output / "sweep.yaml").read_text())
-    assert shipped["search"]["algorithm"] == "grid"
+        for process in nodes:
+            kill_all(process)
+
+
+def test_a_second_node_needs_only_the_wheel_and_a_sweep_goes_on_where_only_its_storage_survived(
+    searched: Searched, two_nodes: str, wheel: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each trial has two ranks; the unprotected network and its adversaries are given; the storage is a URL."""
+    output = write_sweep(
+        tmp_path, faces, searched.uri, "{lambda: [0.3], taps: [backbone]}", "algorithm: grid, audit: none"
+    )
+    base = searched.output / "front" / "unprotected"
+    base_networks = ["--protect.start", f"{base}/target/final", "--protect.adversaries", f"{base}/known/final"]
+    cluster_options = ["--ray.address", two_nodes, "--ray.wheel", str(wheel), "--ray.workers", "2"]
+    cluster_options += ["--ray.storage", f"file://{tmp_path / 'storage'}"]
+    command = ["sweep", "--quiet", "--config", str(tmp_path / "sweep.yaml"), *base_networks, *cluster_options]
+
+    assert cli.main(command) == 0
+    assert "trials: 1 done" in capsys.readouterr().out
+    assert {run.status for run in find_runs(searched.uri, [str(output)])} == {"FINISHED"}
+    assert list((tmp_path / "storage" / output.name / "trials").glob("*/checkpoint_*"))
+    front = (output / "compare" / "front.csv").read_text()
+    parent = (output / "mlflow.json").read_text().partition(",")[0]
+
+    shutil.rmtree(output)
+    assert cli.main([*command, "--space.lambda", "[0.9]"]) == 2
+    assert f"the folder '{output.name}' in ray.storage holds a sweep" in capsys.readouterr().err
+    assert cli.main([*command, "--space.lambda", "[0.9]", "--resume"]) == 2
+    assert "holds another sweep (space.lambda was [0.3], is [0.9])" in capsys.readouterr().err
+    assert cli.main([*command, "--resume"]) == 0
+    lines = capsys.readouterr().out
+    assert "trials: 1 done" in lines
+    assert ": starts" not in lines, "a finished trial was run again"
+    assert (output / "compare" / "front.csv").read_text() == front
+    assert (output / "mlflow.json").read_text().partition(",")[0] == parent
+    assert {run.status for run in find_runs(searched.uri, [str(output)])} == {"FINISHED"}
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Stands in for a trial's plan: the utility that each trial reports after every epoch, by lambda."""
+
+    utility: Mapping[float, float]
+    workers: Workers = Workers(1, 1, 0.0)  # noqa: RUF009
+
+
+def report_utility(parameters: Mapping[str, Any], plan: Reports) -> None:
+    utility = plan.utility[parameters["point"]["lambda"]]
+    for epoch in (1, 2):
+        tune.report({"epoch": epoch, "utility": utility})
+    tune.report({"epoch": 2, "utility": utility, "validation/utility": utility})
+
+
+def test_trials_that_do_worse_than_others_are_stopped_early(two_nodes: str, wheel: Path, tmp_path: Path) -> None:
+    """Trials of numbers only: how each of them trains is not for the scheduler."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    search = SearchConfig(algorithm="grid", goal="utility", stop_early=True, concurrent=1)
+    ray = RayConfig(address=two_nodes, wheel=str(wheel))
+    sweep = SweepConfig(Config(output=str(tmp_path / "sweep")), SpaceConfig(), search, ray, "", quiet=True)
+    plan: Any = Reports({0.2: 0.8, 0.5: 0.9, 0.9: 0.7})
+    with cluster(ray):
+        points: list[dict[str, Any]] = [{"lambda": value} for value in plan.utility]
+        phase = Phase("trials", report_utility, plan, points, stop_early=True)
+        results = run_phase(phase, sweep, storage_of(sweep))
+    assert [result.failure for result in results] == ["", "", STOPPED]
+    assert [result.finished for result in results] == [True, True, False]

@@ -38,13 +38,19 @@ wait
 """
 RAY = """
 trap 'kill $!; echo ray stopped >> "$LOG"; exit' TERM
+echo ready >> "$LOG"
 sleep 300 & wait
+"""
+SLEEP = """
+[[ $1 == 300 ]] || exec /bin/sleep 0.1
+exec /bin/sleep 300
 """
 PYTHON = f"""
 case $2 in *ray.init*) grep -c '^ray start' "$LOG" ;; *) exec {sys.executable} "$@" ;; esac
 """
 ASKED_TO_STOP = """
 trap 'kill $!; echo asked to stop >> "$LOG"; exit 130' USR1
+echo ready >> "$LOG"
 sleep 300 & wait
 """
 JOINS = """
@@ -162,7 +168,7 @@ def test_sbatch_sees_every_directive() -> None:
 
 
 def stand_in(folder: Path, name: str, does: str = "") -> None:
-    """A program that writes down how it was called, and does as told."""
+    """A program that writes down how it was called, and then runs `does`."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f'#!/bin/bash\necho "{name} $*" >> "$LOG"\n{does}')
     (folder / name).chmod(0o755)
@@ -184,7 +190,7 @@ def batch(tmp_path: Path) -> Batch:
         activate = tmp_path / "privatenet/.venv/bin/activate"
         activate.parent.mkdir(parents=True)
         activate.write_text(f'PATH="{bin}:{Path(sys.executable).parent}:$PATH"\n')
-        given = {
+        job_environment = {
             "HOME": str(tmp_path),
             "LOG": str(tmp_path / "log"),
             "SLURM_JOB_ID": str(job),
@@ -195,7 +201,7 @@ def batch(tmp_path: Path) -> Batch:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         return subprocess.Popen(
             ["bash", BATCH, *arguments],
-            env={**inherited, **given},
+            env={**inherited, **job_environment},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -204,15 +210,16 @@ def batch(tmp_path: Path) -> Batch:
     return start
 
 
-def said(tmp_path: Path, *programs: str) -> list[str]:
+def log_lines(tmp_path: Path, *programs: str) -> list[str]:
+    """What the stand-ins of these names wrote down."""
     return [line for line in (tmp_path / "log").read_text().splitlines() if line.split()[0] in programs]
 
 
 def test_the_batch_script_starts_ray_everywhere_then_the_sweep_and_stops_all(batch: Batch, tmp_path: Path) -> None:
-    process = batch(3, arguments=("--search.trials", "64"), ray=RAY, python=PYTHON, privatenet="")
+    process = batch(3, arguments=("--search.trials", "64"), ray=RAY, python=PYTHON, privatenet="", sleep=SLEEP)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 0, output
-    head, *workers, command, stopped, stopped_too, stopped_as_well = said(tmp_path, "ray", "privatenet")
+    head, *workers, command, stopped, stopped_too, stopped_as_well = log_lines(tmp_path, "ray", "privatenet")
     assert head.startswith("ray start --head --block")
     assert "--port=24711 " in head
     (address,) = {word for line in workers for word in line.split() if word.startswith("--address=")}
@@ -225,59 +232,55 @@ def test_the_batch_script_starts_ray_everywhere_then_the_sweep_and_stops_all(bat
     assert settings.search.trials == 64
     assert "--resume" not in command
     first = socket.gethostname()
-    one, others = said(tmp_path, "srun")
+    one, others = log_lines(tmp_path, "srun")
     assert one.startswith(f"srun --nodes=1 --ntasks=1 --nodelist={first} ray start --head")
     assert others.startswith(f"srun --nodes=2 --ntasks=2 --exclude={first} ray start")
 
 
-def test_a_job_that_slurm_starts_again_resumes_its_sweep(batch: Batch, tmp_path: Path) -> None:
-    (tmp_path / "runs/sweep_rafdb").mkdir(parents=True)
-    (tmp_path / "runs/sweep_rafdb/sweep.yaml").touch()
-    process = batch(1, ray=RAY, python=PYTHON, privatenet="")
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 0, output
-    (command,) = said(tmp_path, "privatenet")
-    assert parsed(shlex.split(command)).resume
-    assert len(said(tmp_path, "srun")) == 1  # a single node has no others to start Ray on
-
-
 def test_a_sweep_that_fails_gives_its_exit_code_and_leaves_no_ray_behind(batch: Batch, tmp_path: Path) -> None:
-    process = batch(2, ray=RAY, python=PYTHON, privatenet="exit 2")
+    process = batch(2, ray=RAY, python=PYTHON, privatenet="exit 2", sleep=SLEEP)
     process.communicate(timeout=60)
     assert process.returncode == 2
-    assert said(tmp_path, "ray")[-2:] == ["ray stopped"] * 2
+    assert log_lines(tmp_path, "ray")[-2:] == ["ray stopped"] * 2
 
 
-@pytest.mark.parametrize(
-    ("programs", "last"),
-    [
-        ({"ray": RAY, "python": PYTHON, "privatenet": ASKED_TO_STOP}, "privatenet"),
-        ({"ray": RAY, "python": "echo 0"}, "ray"),
-    ],
-    ids=["while it sweeps", "while nodes join"],
-)
-def test_a_job_at_its_time_limit_stops_its_sweep_and_then_ray(
-    batch: Batch, tmp_path: Path, programs: dict[str, str], last: str
-) -> None:
-    process = batch(1, **programs)
+def at_time_limit(process: subprocess.Popen[str], tmp_path: Path, running: int) -> int:
+    """SIGTERM once so many stand-ins are `running`; returns the exit code."""
     deadline = time.monotonic() + 60
-    while not ((tmp_path / "log").exists() and said(tmp_path, last)):
+    while not ((tmp_path / "log").exists() and len(log_lines(tmp_path, "ready")) == running):
         assert time.monotonic() < deadline
-        time.sleep(0.2)
-    time.sleep(1)  # for the stand-in's own trap
+        time.sleep(0.05)
+    time.sleep(0.2)  # for the script's own trap
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    asked = ["asked to stop"] if last == "privatenet" else []
-    assert process.returncode == (130 if asked else -signal.SIGTERM)
-    assert said(tmp_path, "asked", "ray")[1:] == [*asked, "ray stopped"]
+    return process.returncode
+
+
+def test_a_job_that_slurm_starts_again_resumes_its_sweep_and_at_its_time_limit_stops_it_and_then_ray(
+    batch: Batch, tmp_path: Path
+) -> None:
+    (tmp_path / "runs/sweep_rafdb").mkdir(parents=True)
+    (tmp_path / "runs/sweep_rafdb/sweep.yaml").touch()
+    process = batch(1, ray=RAY, python=PYTHON, privatenet=ASKED_TO_STOP, sleep=SLEEP)
+    assert at_time_limit(process, tmp_path, running=2) == 130
+    (command,) = log_lines(tmp_path, "privatenet")
+    assert parsed(shlex.split(command)).resume
+    assert len(log_lines(tmp_path, "srun")) == 1  # a single node has no others to start Ray on
+    assert log_lines(tmp_path, "asked", "ray")[1:] == ["asked to stop", "ray stopped"]
+
+
+def test_a_job_at_its_time_limit_stops_ray_while_nodes_still_join(batch: Batch, tmp_path: Path) -> None:
+    process = batch(1, ray=RAY, python="echo 0", sleep=SLEEP)
+    assert at_time_limit(process, tmp_path, running=1) == -signal.SIGTERM
+    assert log_lines(tmp_path, "ray")[1:] == ["ray stopped"]
 
 
 def test_real_ray_joins_its_nodes_under_the_job_s_own_token(batch: Batch, tmp_path: Path) -> None:
     job = os.getpid()
     try:
-        process = batch(2, job, privatenet=JOINS)
+        process = batch(2, job, privatenet=JOINS)  # and the real `sleep`
         output = process.communicate(timeout=300)[0]
         assert process.returncode == 0, output[-3000:]
-        assert said(tmp_path, "nodes") == ["nodes 2 cores 16.0 auth token"]
+        assert log_lines(tmp_path, "nodes") == ["nodes 2 cores 16.0 auth token"]
     finally:
         shutil.rmtree(f"/tmp/ray-{job}", ignore_errors=True)

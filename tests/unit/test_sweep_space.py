@@ -163,7 +163,7 @@ NODE = {"CPU": 32.0, "GPU": 4.0}
 def test_cores_are_shared_out_so_that_trials_do_not_fight_for_them(
     machines: list[dict[str, float]], where: RayConfig, limit: int, expected: tuple[Any, ...]
 ) -> None:
-    from privatenet.tune.sweep import share
+    from privatenet.tune.cluster import share
 
     workers, at_once = share(machines, where, 40, limit)
     assert (workers.count, workers.cpus, workers.gpus, at_once) == expected
@@ -172,7 +172,7 @@ def test_cores_are_shared_out_so_that_trials_do_not_fight_for_them(
 
 
 def test_a_trial_that_fits_on_no_machine_is_refused() -> None:
-    from privatenet.tune.sweep import share
+    from privatenet.tune.cluster import share
 
     with pytest.raises(ConfigError, match=r"ray\.workers 4 of 1 cores and 0 GPUs each fit on no machine of 2 cores"):
         share([{"CPU": 2}, {"CPU": 2}], RayConfig(workers=4), 8, 0)
