@@ -52,9 +52,9 @@ def run_sweep(sweep: SweepConfig, resume: bool) -> list[Candidate]:
         shared, trials, audits = _run_phases(sweep, storage)
         config = sweep.config
         networks = [
-            _candidate(False, base_name(base.point["backbone"], config), base, audits, config) for base in shared
+            candidate(False, base_name(base.point["backbone"], config), base, audits, config) for base in shared
         ]
-        networks += [_candidate(True, trial.trial, trial, audits, config) for trial in trials]
+        networks += [candidate(True, trial.trial, trial, audits, config) for trial in trials]
         _deliver(output, tracking.uri)
         for network in networks:
             _conclude(network, tracking, output / "ended")
@@ -120,7 +120,7 @@ def _check_attackers(search: SearchConfig) -> None:
             raise ConfigError(f"search.attackers: {name!r} is not accepted: they are {', '.join(ATTACKERS)}")
 
 
-def _candidate(
+def candidate(
     private: bool, name: str, result: TrialResult, audits: Mapping[str, TrialResult], config: Config
 ) -> Candidate:
     """The network of a trial, to be compared; an audited one is brought to the output's folder."""

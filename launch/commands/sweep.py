@@ -71,7 +71,8 @@ def parser() -> ArgumentParser:
 def _space(values: dict[str, Any]) -> SpaceConfig:
     """The parsed section, with ranges as `Range`; `lambda` is a keyword of Python."""
     typed: dict[str, Any] = {
-        name: Range(**value) if isinstance(value, dict) else value for name, value in values.items()
+        name: Range(**value) if isinstance(value, dict) and name != "options" else value
+        for name, value in values.items()
     }
     return SpaceConfig(lambda_=typed.pop("lambda"), **typed)
 

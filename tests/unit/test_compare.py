@@ -102,25 +102,25 @@ def test_runs_of_no_sweep_are_not_told_apart_by_what_differs() -> None:
         run("two", measured(0.8, 0.1, 0.1), params=private("two", protect_lambda="0.7")),
         run("three", measured(0.95, 0.3, 0.1), params=private("t", protect_lambda="0.5"), tags={"stage": "target"}),
     ]
-    assert [candidate.label for candidate in candidates(runs)] == ["lambda 0.5", "lambda 0.7", "unprotected"]
+    assert [network.label for network in candidates(runs)] == ["lambda 0.5", "lambda 0.7", "unprotected"]
     assert candidates(runs[:1])[0].label == "one"
 
 
 def test_the_networks_of_a_sweep_differ_from_what_the_tracking_store_says_of_them() -> None:
-    from privatenet.tune.sweep import Ended
-    from privatenet.tune.sweep import candidate as network_of_trial
+    from privatenet.tune.phases import TrialResult
+    from privatenet.tune.sweep import candidate
 
     point = {"lambda": 0.1 + 0.2, "seed": 3, "lr": 1e-3, "objective": "confusion", "taps": "backbone+arm"}
-    audit = Ended("audit", {"trial": "t1"}, measured(0.8, 0.3, 0.2, split="test"), None)
-    trial = Ended("t1", point, measured(0.9, 0.2, 0.1), None)
-    direct = network_of_trial("private", "t1", trial, {"t1": audit}, Path("out"), Config())
+    audit = TrialResult("audit", {"trial": "t1"}, measured(0.8, 0.3, 0.2, split="test"), None)
+    trial = TrialResult("t1", point, measured(0.9, 0.2, 0.1), None)
+    direct = candidate(True, "t1", trial, {"t1": audit}, Config())
     assert (direct.settings, direct.group, direct.private) == (point, "confusion", True)
     assert (direct.validation, direct.test) == (
         Measures.of(measured(0.9, 0.2, 0.1), "validation"), Measures.of(measured(0.8, 0.3, 0.2, split="test"), "test")
     )  # fmt: skip
     stored = run("t1", measured(0.9, 0.2, 0.1), params={f"space.{key}": str(value) for key, value in point.items()})
     assert candidates([stored])[0].label == direct.label == "lambda 0.3, confusion, backbone+arm, lr 0.001, seed 3"
-    failed = network_of_trial("target", "unprotected", Ended("x", {}, {}, None, "no memory"), {}, Path("out"), Config())
+    failed = candidate(False, "unprotected", TrialResult("x", {}, {}, None, "no memory"), {}, Config())
     assert (failed.private, failed.status, failed.reason) == (False, "FAILED", "no memory")
 
 

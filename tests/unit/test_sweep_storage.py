@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from privatenet.data_shards.uri import Uri
 from privatenet.distributed.config import Config, ConfigError
 from privatenet.tune.settings import RayConfig, SearchConfig, SpaceConfig, SweepConfig
 from privatenet.tune.storage import Identity, begin, check_begun, storage_of
@@ -48,7 +49,7 @@ def test_trials_of_another_sweep_are_never_taken_up(
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> SweepConfig:
-    ray = RayConfig(storage=f"file://{tmp_path}/storage")
+    ray = RayConfig(storage=Uri(f"file://{tmp_path}/storage"))
     config = Config(output=str(tmp_path / "runs" / "first"))
     return SweepConfig(config, SpaceConfig(lambda_=[0.3]), SearchConfig(), ray, "a1b2")
 
@@ -93,9 +94,11 @@ def test_trials_of_other_data_are_another_sweep(sweep: SweepConfig) -> None:
 
 def test_a_storage_that_nothing_here_reads_is_refused(sweep: SweepConfig) -> None:
     with pytest.raises(ConfigError, match=r"ray\.storage: Protocol not known: tape"):
-        storage_of(replace(sweep, ray=RayConfig(storage="tape://reel")))
+        storage_of(replace(sweep, ray=RayConfig(storage=Uri("tape://reel"))))
 
 
-def test_messages_name_a_storage_without_its_password(sweep: SweepConfig) -> None:
-    url = "http://me:secret@host/bucket"
-    assert "secret" not in storage_of(replace(sweep, ray=RayConfig(storage=url))).name
+def test_a_storage_with_a_password_in_its_url_is_refused_without_showing_it(sweep: SweepConfig) -> None:
+    url = Uri("http://me:secret@host/bucket")
+    with pytest.raises(ConfigError, match="would write its name, password or token down") as refusal:
+        storage_of(replace(sweep, ray=RayConfig(storage=url)))
+    assert "secret" not in str(refusal.value)

@@ -10,6 +10,7 @@ from plotly.offline import get_plotlyjs
 from privatenet.audit.report.frame import render
 from privatenet.audit.report.text import DASH, interval, percent, points
 from privatenet.data_shards.files import replacing
+from privatenet.data_shards.uri import scrub
 from privatenet.tune.compare.candidates import setting_text
 from privatenet.tune.compare.charts import front_figure, importance_figure, parallel
 from privatenet.tune.compare.front import DOES_NOT_APPLY, LEAKAGE, ORDER, Comparison, Row
@@ -40,7 +41,7 @@ def write_page(comparison: Comparison, path: Path, uri: str = "") -> None:
         importance=sentence,
         leakage=LEAKAGE,
         order=ORDER,
-        uri=uri,
+        uri=scrub(uri),
         plotly=Markup(get_plotlyjs()),
     )
     with replacing(path) as stream:
