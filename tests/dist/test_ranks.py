@@ -1,6 +1,8 @@
 """Several ranks, for real: gloo on this machine."""
 
+import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import dist_cases as cases
@@ -52,6 +54,24 @@ def test_what_is_frozen_stays_bit_for_bit_and_statistics_agree_after_averaging()
         assert rank["adversary moved"]
     assert first["apart"] != second["apart"]
     assert first["averaged"] == second["averaged"]
+
+
+@pytest.mark.parametrize(("precision", "zero_stage"), [("bf16", 1), ("fp16", 2)])
+def test_lower_precision_accumulation_and_zero_train_together_to_finite_figures(
+    precision: str, zero_stage: int, shards: Path, tmp_path: Path
+) -> None:
+    config = cases.tiny(shards, tmp_path)
+    config = replace(
+        config,
+        engine=replace(config.engine, precision=precision, zero_stage=zero_stage, accumulation=2),
+        model=replace(config.model, backbone="mobilenet_v3_large"),  # small: half precision is slow on processors
+        target=replace(config.target, epochs=1),
+    )
+    on_ranks(2, cases.run_one_stage, "target", config)
+    epoch, _ = (json.loads(line) for line in (tmp_path / "target" / "metrics.jsonl").read_text().splitlines())
+    assert 0.5 < epoch["train/loss"] < 5
+    state = json.loads((tmp_path / "target" / "final" / "state.json").read_text())
+    assert np.isfinite(state["test"]["emotion"]["cross_entropy"])
 
 
 def test_all_ranks_end_when_one_diverges() -> None:
