@@ -10,8 +10,9 @@ RANKS  ?= 2
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed
-	$(BIN)/privatenet shards build synthetic --train 1664 --test 512 --correlation 0.2 --workers 2 --out shards/demo
+	$(BIN)/privatenet shards build synthetic --workers 2 --out shards/demo
 	$(BIN)/privatenet run --ranks $(RANKS) --config demo.yaml
+	@echo 'next     . $(BIN)/activate, which puts privatenet on the path; then privatenet audit runs/demo/private'
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from urllib.parse import unquote, unquote_plus
 
+from jsonargparse.typing import register_type
+
 CREDENTIALS = "PRIVATENET_CREDENTIALS"
 """Environment variable: URIs in full, one a line. A `Uri` that comes without credentials takes those of its address."""
 
@@ -57,6 +59,9 @@ class Uri(str):
             text = text.replace(secret, "***")
         shown = not name or f"//{name}@" in self
         return text if shown else re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "***", text)
+
+
+register_type(Uri)  # command lines and YAML files take one where a string is
 
 
 def scrub(text: str) -> str:

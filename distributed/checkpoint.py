@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from privatenet.data_shards.files import file_sha256, flush_to_disk
-from privatenet.distributed.config import ConfigError
+from privatenet.distributed.errors import ConfigError
 
 
 @dataclass(frozen=True)

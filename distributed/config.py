@@ -11,22 +11,16 @@ from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
-from jsonargparse.typing import register_type
 
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.transforms import AugmentConfig
 from privatenet.data_shards.uri import Uri
+from privatenet.distributed.errors import ConfigError
 from privatenet.models.adversary import Pair
 from privatenet.models.arm import Affinity
 from privatenet.models.backbones import BACKBONES
 from privatenet.models.errors import ModelError
 from privatenet.models.objectives.registry import TermSpec, parse_terms
-
-register_type(Uri)
-
-
-class ConfigError(ValueError):
-    """A setting is unknown or impossible; the message names its key, its value and what is accepted."""
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-
-class Interrupted(Exception):
-    """Training was asked to stop (SIGTERM or SIGINT); a checkpoint was written and the same command goes on from it."""
-
-
-class Diverged(RuntimeError):
-    """The loss is no longer a finite number."""
+from privatenet.distributed.errors import Diverged
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,14 @@ from privatenet.distributed.adversaries import AdversaryTrainer
 from privatenet.distributed.clock import Clock
 from privatenet.distributed.config import Config, FitConfig
 from privatenet.distributed.engine import Engine, layout
+from privatenet.distributed.errors import Diverged, Interrupted
 from privatenet.distributed.evaluate import Scores, evaluate, probe_terms, score_metrics
 from privatenet.distributed.faces import Faces, Subset
 from privatenet.distributed.metrics import LossMeans
 from privatenet.distributed.progress import EpochProgress
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.schedule import learning_rate
-from privatenet.distributed.signals import Diverged, Interrupted, StopRequest
+from privatenet.distributed.signals import StopRequest
 from privatenet.distributed.statistics import average_statistics, gather_batches, synchronise_statistics
 from privatenet.distributed.tracking.tracker import Tracker
 from privatenet.distributed.train_state import Best, TrainState, finished, keep_best

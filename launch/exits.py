@@ -7,9 +7,7 @@ from collections.abc import Callable
 from privatenet.audit.errors import AuditError
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.uri import scrub
-from privatenet.distributed.config import ConfigError
-from privatenet.distributed.ranks import launched_rank
-from privatenet.distributed.signals import Diverged, Interrupted
+from privatenet.distributed.errors import ConfigError, Diverged, Interrupted
 from privatenet.models.errors import ModelError
 
 DIVERGED = 1
@@ -33,12 +31,18 @@ def guarded(command: Callable[[], int]) -> int:
     except Diverged as error:
         message, code = f"privatenet: error: {error}", DIVERGED
     except (Interrupted, KeyboardInterrupt) as error:
-        if not launched_rank():
-            print(f"privatenet: interrupted: {error or 'the same command goes on'}", file=sys.stderr, flush=True)
-        return INTERRUPTED
-    rank = launched_rank()
+        message, code = f"privatenet: interrupted: {error or 'the same command goes on'}", INTERRUPTED
+    rank = _rank()
+    if rank and code == INTERRUPTED:
+        return code
     if rank:
         time.sleep(LATER_RANKS_WAIT_S)
         message += f" (rank {rank})"
     print(message, file=sys.stderr, flush=True)
     return code
+
+
+def _rank() -> int:
+    """This process's rank; one that has not even imported ranks, which takes seconds, is nobody's."""
+    ranks = sys.modules.get("privatenet.distributed.ranks")
+    return ranks.launched_rank() if ranks else 0

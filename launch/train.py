@@ -14,7 +14,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from privatenet.audit.paper.reproduction import ReproduceConfig
-from privatenet.distributed.config import Config, ConfigError, add_config_arguments, resolve_config
+from privatenet.distributed.config import Config, add_config_arguments, resolve_config
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks, join, leave
 from privatenet.launch.exits import guarded

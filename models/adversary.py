@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from privatenet.models.arm import Affinity, ArmHead
+from privatenet.models.backbones import Backbone
 from privatenet.models.errors import ModelError
 from privatenet.models.network import Network, NetworkSpec, build_network, check_tap
 
@@ -57,13 +58,12 @@ def upper_part(network: Network, tap: str, num_classes: int) -> nn.Module:
     An adversary that starts from what the network has learnt. Raises ModelError for a tap that nothing follows but a
     linear layer.
     """
-    stages = ["layer1", "layer2", "layer3", "layer4", "last"]
-    place = {"layer1": 1, "layer2": 2, "layer3": 3, "layer4": 4, "backbone": 5}.get(tap)
-    if place is None:
-        raise ModelError(f"tap {tap!r} has no upper part to start from; accepted: layer1 to layer4, backbone")
+    taps, stages = Backbone.taps, list(Backbone.stages.values())
+    if tap not in taps:
+        raise ModelError(f"tap {tap!r} has no upper part to start from; accepted: {', '.join(taps)}")
     head = copy.deepcopy(network.head)
     head.linear = nn.Linear(head.linear.in_features, num_classes)
-    stack = [copy.deepcopy(network.backbone.get_submodule(name)) for name in stages[place:]]
+    stack = [copy.deepcopy(network.backbone.get_submodule(name)) for name in stages[taps.index(tap) + 1 :]]
     return nn.Sequential(*stack, ArmAdversary(head) if isinstance(head, ArmHead) else head).requires_grad_(True).train()
 
 

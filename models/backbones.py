@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
+from typing import ClassVar
 
 import torchvision
 from torch import Tensor, nn
@@ -32,10 +33,12 @@ def initial_weights(backbone: "Backbone", weights: str) -> dict[str, Tensor]:
 class Backbone(nn.Module):
     """A picture [B, 3, H, W] to its feature maps, one [B, C, h, w] for every tap.
 
-    `torchvision_names` maps each of our state_dict's keys to torchvision's, so that published weight files fit.
+    `stages` maps each tap to the submodule that it is the output of, in order. `torchvision_names` maps each of our
+    state_dict's keys to torchvision's, so that published weight files fit.
     """
 
-    taps = ("layer1", "layer2", "layer3", "layer4", "backbone")
+    stages: ClassVar = {**{f"layer{n}": f"layer{n}" for n in range(1, 5)}, "backbone": "last"}
+    taps = tuple(stages)
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -51,17 +54,10 @@ class Backbone(nn.Module):
         self.torchvision_names = {key: theirs[id(tensor)] for key, tensor in ours.items()}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        layer1 = self.layer1(self.stem(images))
-        layer2 = self.layer2(layer1)
-        layer3 = self.layer3(layer2)
-        layer4 = self.layer4(layer3)
-        return {
-            "layer1": layer1,
-            "layer2": layer2,
-            "layer3": layer3,
-            "layer4": layer4,
-            "backbone": self.last(layer4),
-        }
+        features, maps = self.stem(images), {}
+        for tap, stage in self.stages.items():
+            maps[tap] = features = self.get_submodule(stage)(features)
+        return maps
 
 
 Cut = Callable[[nn.Module], list[nn.Module]]

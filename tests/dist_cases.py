@@ -17,7 +17,6 @@ from privatenet.distributed import agree, clock, trainer
 from privatenet.distributed.config import (
     AttackConfig,
     Config,
-    ConfigError,
     EngineConfig,
     FitConfig,
     ModelConfig,
@@ -25,9 +24,10 @@ from privatenet.distributed.config import (
     TargetFitConfig,
 )
 from privatenet.distributed.engine import Engine
+from privatenet.distributed.errors import ConfigError, Diverged, Interrupted
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks
-from privatenet.distributed.signals import Diverged, Interrupted, StopRequest
+from privatenet.distributed.signals import StopRequest
 from privatenet.distributed.stages.run import run_stage
 from privatenet.distributed.statistics import average_statistics, gather_batches
 from privatenet.distributed.tracking import tracker

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from privatenet.distributed.config import ConfigError
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.ranks import num_cores
 from privatenet.tune.group import Workers
 from privatenet.tune.settings import RayConfig

@@ -12,7 +12,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.distributed.config import Config, TrackingConfig
-from privatenet.distributed.signals import Interrupted
+from privatenet.distributed.errors import Interrupted
 from privatenet.tune.cluster import machines, share
 from privatenet.tune.settings import SearchConfig, SpaceConfig, SweepConfig
 from privatenet.tune.space import Point, suggest

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from privatenet.data_shards.sources.schema import Schema
-from privatenet.distributed.config import Config, ConfigError, check_config
+from privatenet.distributed.config import Config, check_config
+from privatenet.distributed.errors import ConfigError
 from privatenet.models.adversary import Pair
 from privatenet.models.backbones import BACKBONES
 from privatenet.models.errors import ModelError

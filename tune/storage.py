@@ -16,7 +16,7 @@ import fsspec
 import pyarrow.fs
 import yaml
 
-from privatenet.distributed.config import ConfigError
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.provenance import differences
 from privatenet.tune.settings import SweepConfig
 

@@ -18,7 +18,8 @@ from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.pareto import front
 from privatenet.audit.settings import AuditConfig
 from privatenet.data_shards.uri import Uri
-from privatenet.distributed.config import Config, ConfigError, TrackingConfig, digest
+from privatenet.distributed.config import Config, TrackingConfig, digest
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.tracking import outbox
 from privatenet.distributed.tracking.sender import deliver
 from privatenet.distributed.tracking.tracker import conclude, log_files, parent_run

@@ -9,6 +9,7 @@ from privatenet.audit.errors import AuditError
 from privatenet.audit.settings import REFERENCES, AuditConfig
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.faces import Faces
+from privatenet.models.backbones import Backbone
 from privatenet.models.network import NetworkSpec, check_tap
 
 LEAST = {"seeds": 1, "components": 2, "resamples": 100}
@@ -56,7 +57,7 @@ def _check_names(key: str, names: Sequence[str], accepted: Iterable[str]) -> Non
 
 def _check_every_tap_is_attacked(taps: Sequence[str], attackers: Sequence[str]) -> None:
     for tap in taps:
-        kinds = KINDS["vector" if tap == "arm" else "map"]
+        kinds = KINDS["map" if tap in Backbone.taps else "vector"]
         if not any(set(ATTACKERS[name].kinds) & set(kinds) for name in attackers):
             raise AuditError(
                 f"attackers: none of {', '.join(attackers)} can look at {tap}: choose other taps or attackers"

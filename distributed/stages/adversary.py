@@ -4,7 +4,8 @@ from pathlib import Path
 
 from torch import nn
 
-from privatenet.distributed.config import Config, ConfigError
+from privatenet.distributed.config import Config
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.stages.identity import identity

@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import nn
 
 from privatenet.distributed.checkpoint import Checkpoint
-from privatenet.distributed.config import Config, ConfigError
+from privatenet.distributed.config import Config
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.evaluate import Scores
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks

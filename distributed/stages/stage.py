@@ -16,13 +16,13 @@ import torch
 
 from privatenet.distributed import agree, checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
-from privatenet.distributed.config import Config, ConfigError, to_yaml
+from privatenet.distributed.config import Config, to_yaml
+from privatenet.distributed.errors import ConfigError, Interrupted
 from privatenet.distributed.evaluate import Scores, evaluate, score_metrics
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.held import held
 from privatenet.distributed.provenance import differences
 from privatenet.distributed.ranks import Ranks
-from privatenet.distributed.signals import Interrupted
 from privatenet.distributed.tracking.tracker import Tracker
 from privatenet.distributed.train_state import Best, trained_tensors
 from privatenet.distributed.trainer import AfterEpoch, Job, Trainer, training_plan

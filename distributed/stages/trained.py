@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed import agree, checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
-from privatenet.distributed.config import Config, ConfigError
+from privatenet.distributed.config import Config
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import ALONE, Ranks
 from privatenet.models.adversary import Pair, build_adversary

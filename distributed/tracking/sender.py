@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from privatenet.data_shards.uri import Uri
-from privatenet.distributed.config import ConfigError
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.tracking import outbox, store
 from privatenet.distributed.tracking.outbox import Message, Sent, SetStatus
 

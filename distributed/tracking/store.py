@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from privatenet.data_shards.uri import Uri
-from privatenet.distributed.config import ConfigError
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.tracking.outbox import (
     SENT,
     CreateRun,

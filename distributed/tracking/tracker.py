@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from privatenet.data_shards.uri import Uri, scrub
 from privatenet.distributed.config import TrackingConfig
+from privatenet.distributed.errors import Interrupted
 from privatenet.distributed.provenance import code_version, flatten
-from privatenet.distributed.signals import Interrupted
 from privatenet.distributed.tracking import outbox, store
 from privatenet.distributed.tracking.outbox import (
     CreateRun,

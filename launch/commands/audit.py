@@ -20,7 +20,8 @@ from privatenet.data_shards.shards.picture import decode_stored
 from privatenet.data_shards.uri import Uri
 from privatenet.distributed import agree, checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
-from privatenet.distributed.config import ConfigError, EngineConfig, TrackingConfig
+from privatenet.distributed.config import EngineConfig, TrackingConfig
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.held import held
 from privatenet.distributed.progress import WorkProgress

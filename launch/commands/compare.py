@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentError, ArgumentParser
 
 from privatenet.data_shards.uri import Uri
-from privatenet.distributed.config import ConfigError
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.tracking.outbox import read_sent
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from pathlib import Path
 from jsonargparse import ArgumentError, ArgumentParser
 
 from privatenet.data_shards.uri import Uri
-from privatenet.distributed.config import ConfigError
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.tracking import outbox
 
 

@@ -91,11 +91,15 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_synthetic_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--train", type=int, default=2048, metavar="N", help="training pictures (default 2048)")
+    parser.add_argument("--train", type=int, default=1664, metavar="N", help="training pictures (default 1664)")
     parser.add_argument("--test", type=int, default=512, metavar="N", help="test pictures (default 512)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="which faces are drawn (default 0)")
     parser.add_argument(
-        "--correlation", type=float, default=0.0, metavar="C", help="how far the labels go together, 0 to 1 (default 0)"
+        "--correlation",
+        type=float,
+        default=0.2,
+        metavar="C",
+        help="how far labels go together, 0 to 1 (default 0.2)",
     )
     _add_build_options(parser, _synthetic_source)
 

@@ -10,7 +10,7 @@ from support import Start
 from privatenet.audit.attack.findings import read_findings
 from privatenet.audit.paper.reproduction import read_reproduction
 from privatenet.distributed.config import TrackingConfig
-from privatenet.distributed.signals import Interrupted
+from privatenet.distributed.errors import Interrupted
 from privatenet.distributed.tracking import store as mlflow_store
 from privatenet.distributed.tracking.tracker import log_files, parent_run
 from privatenet.launch import cli

@@ -14,8 +14,8 @@ from servers import Gate, MlflowServer, gate, mlflow_server
 from torch import nn
 
 from privatenet.data_shards.uri import Uri
-from privatenet.distributed.config import ConfigError, TrackingConfig
-from privatenet.distributed.signals import Interrupted
+from privatenet.distributed.config import TrackingConfig
+from privatenet.distributed.errors import ConfigError, Interrupted
 from privatenet.distributed.tracking import outbox, store
 from privatenet.distributed.tracking.sender import deliver, pause_s
 from privatenet.distributed.tracking.store import find_runs, register

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.pareto import front, knee
-from privatenet.distributed.config import Config, ConfigError
+from privatenet.distributed.config import Config
+from privatenet.distributed.errors import ConfigError
 from privatenet.launch import cli
 from privatenet.tune.compare.candidates import Candidate, Measures
 from privatenet.tune.compare.charts import front_marks, paper_marks

@@ -8,7 +8,8 @@ import torch
 from jsonargparse import ArgumentParser
 
 from privatenet.distributed import checkpoint
-from privatenet.distributed.config import Config, ConfigError, FitConfig, resolve_config, to_yaml
+from privatenet.distributed.config import Config, FitConfig, resolve_config, to_yaml
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.metrics import score
 from privatenet.distributed.schedule import learning_rate
 from privatenet.launch import train
@@ -103,7 +104,7 @@ def test_a_checkpoint_comes_back_as_it_was_and_a_changed_file_is_refused(tmp_pat
     assert found.hash == saved.hash
     assert all(torch.equal(found.tensors()[name], value) for name, value in tensors.items())
     (found.folder / "model.safetensors").write_bytes(b"other")
-    with pytest.raises(checkpoint.ConfigError, match="changed since it was written"):
+    with pytest.raises(ConfigError, match="changed since it was written"):
         found.tensors()
 
 

@@ -9,7 +9,8 @@ import optuna
 import pytest
 
 from privatenet.data_shards.sources.rafdb import RAFDB_SCHEMA
-from privatenet.distributed.config import Config, ConfigError, ProtectConfig, check_config
+from privatenet.distributed.config import Config, ProtectConfig, check_config
+from privatenet.distributed.errors import ConfigError
 from privatenet.launch import cli, train
 from privatenet.tune.settings import Range, RayConfig, SearchConfig, SpaceConfig
 from privatenet.tune.space import (

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from privatenet.data_shards.uri import Uri
-from privatenet.distributed.config import Config, ConfigError
+from privatenet.distributed.config import Config
+from privatenet.distributed.errors import ConfigError
 from privatenet.tune.settings import RayConfig, SearchConfig, SpaceConfig, SweepConfig
 from privatenet.tune.storage import Identity, begin, check_begun, storage_of
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.pareto import front, knee
 from privatenet.audit.report.text import count, in_words
-from privatenet.distributed.config import ConfigError
+from privatenet.distributed.errors import ConfigError
 from privatenet.tune.compare.candidates import Candidate, Setting, setting_order
 
 LEAKAGE = (
