@@ -10,13 +10,11 @@ from privatenet.models.adversary import Pair
 from privatenet.models.errors import ModelError
 from privatenet.models.objectives.adversarial import Adversarial
 from privatenet.models.objectives.confusion import Confusion
-from privatenet.models.objectives.hsic import Hsic
 from privatenet.models.objectives.term import Learning, Term, TermContext
 
 OBJECTIVES: dict[str, type[Term]] = {
     "confusion": Confusion,
     "adversarial": Adversarial,
-    "hsic": Hsic,
 }
 
 
