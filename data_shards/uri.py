@@ -57,8 +57,8 @@ class Uri(str):
         name, secrets = _credentials(self.full)
         for secret in sorted(secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
-        shown = not name or f"//{name}@" in self
-        return text if shown else re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "***", text)
+        public = not name or f"//{name}@" in self
+        return text if public else re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "***", text)
 
 
 register_type(Uri)  # command lines and YAML files take one where a string is

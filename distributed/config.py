@@ -71,7 +71,7 @@ class FitConfig:
     """How one stage is trained.
 
     Args:
-        epochs: Passes over the training part.
+        epochs: Passes over the training samples.
         batch_size: Samples of one optimisation step, over all ranks.
         optimizer: adam, adamw or sgd (momentum 0.9).
         lr: Learning rate, after warm-up.
@@ -116,7 +116,7 @@ class AttackConfig:
     Args:
         pairs: tap-attribute pairs, such as backbone-gender, arm-age_group or image-gender (the picture itself). All are
             trained in one pass over the data, each by its own loss.
-        network: Name of the part, or checkpoint folder, whose features they read.
+        network: Name of the stage, or checkpoint folder, whose features they read.
     """
 
     pairs: list[str] = field(default_factory=lambda: ["backbone-gender", "arm-gender"])
@@ -132,8 +132,8 @@ class ProtectConfig:
             objective (confusion, the paper, by default) and its own settings stand beside, such as known: frozen (the
             paper), alternating, or {lr: 3e-3, steps: 3}; and, of confusion, prior: uniform (1/K, the paper) or class
             (the classes' frequencies).
-        start: Name of the part, or checkpoint folder, that the network starts from.
-        adversaries: Name of the part, or checkpoint folder, of the known adversaries.
+        start: Name of the stage, or checkpoint folder, that the network starts from.
+        adversaries: Name of the stage, or checkpoint folder, of the known adversaries.
         lambda_: Weight of the terms against the cross-entropy, from 0 to 1.
     """
 
@@ -158,7 +158,7 @@ class TrackingConfig:
     """Where runs are recorded.
 
     Args:
-        uri: MLflow tracking server or store; empty is a SQLite file, mlflow.db, beside the parts. A
+        uri: MLflow tracking server or store; empty is a SQLite file, mlflow.db, beside the stages' folders. A
             name and password in it are written to no file: resuming needs them again.
         experiment: MLflow experiment.
         model: Whether the finished network is logged as an MLflow model, with its signature.
@@ -175,7 +175,7 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run. `output` holds one folder per part: target, known, private, unknown."""
+    """Everything that decides a run. `output` holds one folder per stage: target, known, private, unknown."""
 
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -218,7 +218,7 @@ SECTIONS: dict[str, Any] = {
 def add_config_arguments(parser: ArgumentParser) -> None:
     """Give `parser` --config and a flag for every key of every section."""
     parser.add_argument("--config", action="config", help="YAML file of settings; later flags override it.")
-    parser.add_argument("--output", default=Config.output, type=str, help="Folder of the parts that are trained.")
+    parser.add_argument("--output", default=Config.output, type=str, help="Folder of the stages that are trained.")
     parser.add_argument("--seed", default=Config.seed, type=int, help="Of initial weights, order and augmentation.")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name, skip={"lambda_"})

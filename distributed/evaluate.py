@@ -1,4 +1,4 @@
-"""Scores of a task over a part of the data: exact over ranks, every sample once, one picture's answer its own."""
+"""Scores of a task over a subset of the data: exact over ranks, every sample once, one picture's answer its own."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

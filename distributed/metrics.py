@@ -47,7 +47,7 @@ class Tally:
         dist.all_reduce(losses)
         sizes = [counts.numel() for counts in self.counts.values()]
         matrices = [
-            part.view(counts.shape) for part, counts in zip(flat.split(sizes), self.counts.values(), strict=True)
+            matrix.view(counts.shape) for matrix, counts in zip(flat.split(sizes), self.counts.values(), strict=True)
         ]
         return {
             name: score(matrix.cpu(), float(loss))

@@ -1,4 +1,4 @@
-"""What a person sees while a part trains: a live bar on a terminal, one line per epoch elsewhere. Rank 0 only."""
+"""What a person sees while a stage trains: a live bar on a terminal, one line per epoch elsewhere. Rank 0 only."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,12 +33,12 @@ class _Live:
 class EpochProgress(_Live):
     """Shows epochs as they go; `console` also takes any other line. Silent where `visible` is False."""
 
-    def __init__(self, part: str, epochs: int, steps_per_epoch: int, batch_size: int, visible: bool) -> None:
-        self.part, self.epochs, self.steps_per_epoch, self.batch_size = part, epochs, steps_per_epoch, batch_size
+    def __init__(self, name: str, epochs: int, steps_per_epoch: int, batch_size: int, visible: bool) -> None:
+        self.name, self.epochs, self.steps_per_epoch, self.batch_size = name, epochs, steps_per_epoch, batch_size
         columns = [TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn()]
         super().__init__([*columns, TimeRemainingColumn(), TextColumn("{task.fields[note]}")], visible)
         self.loss = ""
-        self.task = self.bar.add_task(part, total=epochs * steps_per_epoch, note="")
+        self.task = self.bar.add_task(name, total=epochs * steps_per_epoch, note="")
 
     def step(self, done: int, loss: Tensor, images_per_s: float) -> None:
         """Move the bar to `done` steps of all; the loss is read now and then: the host waits for it."""
@@ -53,11 +53,11 @@ class EpochProgress(_Live):
         self, number: int, losses: Mapping[str, float], figures: Mapping[str, float], images_per_s: float
     ) -> None:
         """Print one line for the finished epoch `number` (from 1)."""
-        parts = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        means = " ".join(f"{name} {value:.3f}" for name, value in losses.items())
         results = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
         left = (self.epochs - number) * self.steps_per_epoch * self.batch_size / images_per_s
         self.console.print(
-            f"{self.part:8s} epoch {number}/{self.epochs}  {parts}  |  validation {results}  |  "
+            f"{self.name:8s} epoch {number}/{self.epochs}  {means}  |  validation {results}  |  "
             f"{images_per_s:.0f} images/s, {clock(left)} left"
         )
 

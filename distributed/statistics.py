@@ -17,9 +17,9 @@ def average_statistics(module: nn.Module) -> None:
         return
     flat = torch.cat([buffer.flatten() for buffer in buffers])
     dist.all_reduce(flat)
-    parts = (flat / dist.get_world_size()).split([buffer.numel() for buffer in buffers])
-    for buffer, part in zip(buffers, parts, strict=True):
-        buffer.copy_(part.view_as(buffer))
+    means = (flat / dist.get_world_size()).split([buffer.numel() for buffer in buffers])
+    for buffer, mean in zip(buffers, means, strict=True):
+        buffer.copy_(mean.view_as(buffer))
 
 
 def synchronise_statistics(module: nn.Module) -> nn.Module:

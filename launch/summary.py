@@ -14,7 +14,7 @@ from privatenet.distributed.tracking.tracker import tracking_uri
 Scores = Mapping[str, Mapping[str, float]]
 
 
-def show_part(checkpoint: Checkpoint) -> None:
+def show_stage(checkpoint: Checkpoint) -> None:
     """Print the test scores of one stage, from its final checkpoint."""
     table = Table(title=f"{checkpoint.folder.parent}, test split")
     table.add_column("predicts")

@@ -20,7 +20,7 @@ from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks, join, leave
 from privatenet.launch.exits import guarded
 from privatenet.launch.launcher import stop_in_order
-from privatenet.launch.summary import show_all, show_part, show_reproduction
+from privatenet.launch.summary import show_all, show_reproduction, show_stage
 
 STAGES = ("target", "adversary", "private", "run", "reproduce")
 CONFIGS = Path(__file__).resolve().parent / "configs"
@@ -47,7 +47,7 @@ def read(arguments: list[str]) -> tuple[Config, str, ReproduceConfig]:
 def parser() -> ArgumentParser:
     description = (
         "Train one stage of a private network: the target network, the adversaries that attack it, or the private "
-        "network. `run` does all of them in order, `reproduce` all that the paper reports. Finished parts are found "
+        "network. `run` does all of them in order, `reproduce` all that the paper reports. Finished stages are found "
         "and not trained again, an interrupted one goes on where it was."
     )
     built = ArgumentParser(prog="privatenet train", description=description, exit_on_error=False, allow_abbrev=False)
@@ -82,7 +82,7 @@ def _ready(name: str) -> str:
     raise ConfigError(f"--config {name}: no such file; ready ones are {', '.join(ready_configs(name[:5]))}")
 
 
-def _train(config: Config, stage: str, wanted: ReproduceConfig) -> int:
+def _train(config: Config, stage: str, paper: ReproduceConfig) -> int:
     ranks = join()
     # The engine takes seconds to import: not before the settings are known to be good.
     from privatenet.distributed.stages.run import run_all, run_stage
@@ -91,25 +91,25 @@ def _train(config: Config, stage: str, wanted: ReproduceConfig) -> int:
         faces = Faces(config.data, ranks)
         say = partial(print, flush=True) if ranks.first else _silent
         if stage == "reproduce":
-            _reproduce(config, wanted, faces, ranks, say)
+            _reproduce(config, paper, faces, ranks, say)
         elif stage == "run":
-            parts = run_all(config, faces, ranks, say)
+            checkpoints = run_all(config, faces, ranks, say)
             if ranks.first:
-                show_all(parts, config)
+                show_all(checkpoints, config)
         else:
-            part = run_stage(stage, config, faces, ranks, say)
+            final = run_stage(stage, config, faces, ranks, say)
             if ranks.first:
-                show_part(part)
+                show_stage(final)
     finally:
         leave()
     return 0
 
 
-def _reproduce(config: Config, wanted: ReproduceConfig, faces: Faces, ranks: Ranks, say: Callable[[str], None]) -> None:
+def _reproduce(config: Config, paper: ReproduceConfig, faces: Faces, ranks: Ranks, say: Callable[[str], None]) -> None:
     from privatenet.audit.paper.comparison import print_tables
     from privatenet.audit.paper.reproduce import reproduce
 
-    reproduction = reproduce(wanted, config, faces, ranks, say)
+    reproduction = reproduce(paper, config, faces, ranks, say)
     if ranks.first:
         print_tables(reproduction)
         show_reproduction(config)

@@ -61,16 +61,16 @@ class ArmHead(nn.Module):
         return self.linear(arm), arm
 
     def _amend(self, maps: Tensor) -> Tensor:
-        own = maps.mean(dim=1, keepdim=True)
+        single = maps.mean(dim=1, keepdim=True)
         if self.affinity == "none":
-            return own
+            return single
         if self.affinity == "ema" and not self.training:
-            return own + self.alpha * self.running_affinity
+            return single + self.alpha * self.running_affinity
         shared: Tensor = self.batch_mean(maps)
         if self.affinity == "ema":
             moved = torch.lerp(self.running_affinity, shared.detach(), _MOMENTUM)
             self.running_affinity.copy_(moved)  # and not lerp_, which vmap cannot batch
-        return own + self.alpha * shared
+        return single + self.alpha * shared
 
 
 class BatchMean(nn.Module):
@@ -90,9 +90,9 @@ class OwnMean(nn.Module):
 def one_by_one(module: Module) -> Module:
     """A copy of `module` that answers for each picture as if it came alone, also where the affinity is "batch"."""
     alone = copy.deepcopy(module)
-    for part in alone.modules():
-        if isinstance(part, ArmHead) and part.affinity == "batch":
-            part.batch_mean = OwnMean()
+    for each in alone.modules():
+        if isinstance(each, ArmHead) and each.affinity == "batch":
+            each.batch_mean = OwnMean()
     return alone
 
 

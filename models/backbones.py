@@ -48,7 +48,7 @@ class Backbone(nn.Module):
         self.stem, self.layer1, self.layer2, self.layer3, self.layer4 = stages[:5]
         self.last = stages[5] if len(stages) == 6 else nn.Identity()
         *_, classifier = network.children()
-        self.channels = next(part.in_features for part in classifier.modules() if isinstance(part, nn.Linear))
+        self.channels = next(each.in_features for each in classifier.modules() if isinstance(each, nn.Linear))
         theirs = {id(tensor): key for key, tensor in network.state_dict(keep_vars=True).items()}
         ours = self.state_dict(keep_vars=True)
         self.torchvision_names = {key: theirs[id(tensor)] for key, tensor in ours.items()}

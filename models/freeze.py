@@ -11,12 +11,12 @@ Module = TypeVar("Module", bound=nn.Module)
 def freeze(module: Module) -> Module:
     """`module` itself, without gradients and in evaluation mode, where it stays when a parent calls `.train()`.
 
-    Each part's `train` is replaced on the instance, the one place that every switch of mode passes through: the
+    Each submodule's `train` is replaced on the instance, the one place that every switch of mode passes through: the
     module keeps its type and its state_dict's keys, and can still be moved, copied and saved.
     """
     module.requires_grad_(False).eval()
-    for part in module.modules():
-        part.__dict__["train"] = MethodType(_stay, part)
+    for each in module.modules():
+        each.__dict__["train"] = MethodType(_stay, each)
     return module
 
 

@@ -62,10 +62,10 @@ def _read(path: Path) -> dict[str, Any]:
 def _backbone_part(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     """The tensors of the backbone under their plain names: unwrapped, without "module." and without a classifier."""
     plain = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
-    kept = {key: value for key, value in plain.items() if not key.startswith(("fc.", "classifier."))}
-    if others := [key for key, value in kept.items() if not isinstance(value, Tensor)]:
+    weights = {key: value for key, value in plain.items() if not key.startswith(("fc.", "classifier."))}
+    if others := [key for key, value in weights.items() if not isinstance(value, Tensor)]:
         raise ModelError(f"weights {source!r}: {_few(others)} hold no tensor; accepted: a state_dict")
-    return kept
+    return weights
 
 
 def _check_fit(name: str, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
@@ -83,5 +83,5 @@ def _check_fit(name: str, expected: Mapping[str, Tensor], state: Mapping[str, Te
 
 
 def _few(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+    first = ", ".join(names[:3])
+    return first if len(names) <= 3 else f"{first} and {len(names) - 3} more"

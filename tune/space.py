@@ -91,25 +91,25 @@ def applies(name: str, point: Mapping[str, Any], config: Config) -> bool:
 
 def suggest(space: SpaceConfig, config: Config, trial: Any) -> None:
     """Let an Optuna trial choose a point, key by key."""
-    chosen: Point = {}
+    point: Point = {}
     for name, values in dimensions(space).items():
-        if not applies(name, chosen, config):
+        if not applies(name, point, config):
             continue
         if isinstance(values, Range):
-            chosen[name] = trial.suggest_float(name, values.low, values.high, log=values.log)
+            point[name] = trial.suggest_float(name, values.low, values.high, log=values.log)
         else:
-            chosen[name] = trial.suggest_categorical(name, values)
+            point[name] = trial.suggest_categorical(name, values)
 
 
 def corners(space: SpaceConfig, config: Config) -> Iterator[Point]:
     """Every combination of lists and of the ends of ranges, once each."""
     varied = dimensions(space)
-    seen = set()
+    keys = set()
     for values in itertools.product(*(_ends(dimension) for dimension in varied.values())):
         point = dict(zip(varied, values, strict=True))
         point = {name: value for name, value in point.items() if applies(name, point, config)}
-        if (key := tuple(point.items())) not in seen:
-            seen.add(key)
+        if (key := tuple(point.items())) not in keys:
+            keys.add(key)
             yield point
 
 

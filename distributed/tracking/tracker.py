@@ -40,9 +40,9 @@ TAG_LENGTH = 500
 
 
 class Tracker:
-    """One part's run: parameters and data set at the start, metrics as they come, checkpoint and model at the end.
+    """One stage's run: parameters and data set at the start, metrics as they come, checkpoint and model at the end.
 
-    The run's id is kept in `folder`/mlflow.json, so that an interrupted part goes on in its own run; a trial's run is
+    The run's id is kept in `folder`/mlflow.json, so that an interrupted stage goes on in its own run; a trial's run is
     found again by its name among its parent's. Raises `ConfigError` where the server cannot be reached at the start
     of a run that is nested in none: most likely its address is wrong.
     """
@@ -55,9 +55,9 @@ class Tracker:
             say(f"mlflow is not installed: figures go to {self.lines} only")
             return
         self.sender = Sender(folder, tracking_uri(config, folder), say)
-        tags = {"stage": stage, "part": folder.name, "output": str(folder.parent.resolve())}
+        tags = {"stage": stage, "folder": folder.name, "output": str(folder.parent.resolve())}
         name = f"{config.trial or folder.parent.name}/{folder.name}"
-        created = _create_run(config, name, tags, folder, ("trial", "part"))
+        created = _create_run(config, name, tags, folder, ("trial", "folder"))
         first: list[Message] = [created, _params(flatten(settings)), _files(folder / "config.yaml", folder)]
         self.sender.begin(first, must_answer=not config.parent)
 
@@ -136,7 +136,7 @@ def conclude(
     """
     if store.MLFLOW:
         sender = Sender(folder, config.uri, say)
-        created = _create_run(config, config.trial, {"stage": stage, "part": stage}, folder, ("trial", "stage"))
+        created = _create_run(config, config.trial, {"stage": stage, "folder": stage}, folder, ("trial", "stage"))
         short = SetTags({name: scrub(value)[:TAG_LENGTH] for name, value in tags.items()})
         end = [SetStatus(status)] if status else []
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def conclude(
 
 @contextmanager
 def parent_run(config: TrackingConfig, output: Path, stage: str, say: Say = print) -> Iterator[TrackingConfig]:
-    """Within the block, settings by which all parts, wherever below `output`, are runs nested in one. Rank 0 only.
+    """Within the block, settings by which all stages, wherever below `output`, are runs nested in one. Rank 0 only.
 
     The run's id is kept in `output`/mlflow.json, so that what was interrupted goes on in it. It ends with the block.
     Without MLflow the settings are as they were. Raises `ConfigError` where the server cannot be reached at first.
@@ -179,7 +179,7 @@ def log_files(config: TrackingConfig, paths: Sequence[Path], say: Say = print) -
 
 
 def tracking_uri(config: TrackingConfig, folder: Path) -> Uri:
-    """The configured MLflow store, or the SQLite file beside the parts."""
+    """The configured MLflow store, or the SQLite file beside the stages' folders."""
     return config.uri or Uri(f"sqlite:///{(folder.parent / 'mlflow.db').resolve()}")
 
 

@@ -54,7 +54,7 @@ def parser() -> ArgumentParser:
     built.add_class_arguments(AuditConfig, as_group=False)
     help_text = "Folder or URL of the data set; empty: where it was trained, without the name and password of a URL."
     built.add_argument("--shards", default=Uri(), type=Uri, help=help_text)
-    built.add_argument("--output", default="", type=str, help="Folder of the report; empty: audit-<part> in the run's.")
+    built.add_argument("--output", default="", type=str, help="Folder of the report; empty: audit-STAGE in the run's.")
     built.add_argument("--faces", default=0, type=int, help="Test pictures to show in the report; none unless asked.")
     built.add_argument(
         "--beside",

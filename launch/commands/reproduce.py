@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run all of the paper on a sharded data set: the unprotected network and its adversaries "
         "(Table 1), the private networks with known and unknown adversaries (Table 2), the sweep over lambda (Fig. 2) "
         "and the inference times (Table 3); then set the figures beside the paper's, and say what cannot be compared. "
-        "Finished parts (same settings, same data) are found and not trained again; an interrupted one goes on where "
+        "Finished stages (same settings, same data) are found and not trained again; an interrupted one goes on where "
         "it was.",
         epilog="Every other argument is a setting that `privatenet train --help` lists; --reproduce.attributes, .taps, "
         ".objectives and .lambdas choose parts of the paper. On several machines: deepspeed --hostfile H --module "
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"YAML file of settings, or a ready one ({ready}); by default {CONFIG}, the paper's recipe",
     )
     parser.add_argument(
-        "--output", metavar="DIR", help=f"folder of all parts; by default what your own F says, else {OUTPUT}"
+        "--output", metavar="DIR", help=f"folder of all stages; by default what your own F says, else {OUTPUT}"
     )
     add_ranks(parser)
     return parser

@@ -12,11 +12,11 @@ from privatenet.launch.launcher import launch
 
 def main(argv: list[str]) -> int:
     """Judge the settings here, then start the ranks; returns the launcher's exit code."""
-    own, settings = _parser().parse_known_args(argv)
+    options, settings = _parser().parse_known_args(argv)
     settings = train.with_ready_configs(settings)
     config, _ = train.parse(["run", *settings])
     load_manifest(local_copy(config.data.shards, config.data.cache))
-    return launch("privatenet.launch.train", ["run", *settings], own.ranks)
+    return launch("privatenet.launch.train", ["run", *settings], options.ranks)
 
 
 def add_ranks(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="privatenet run",
         usage="%(prog)s [--ranks N] [--config F] [--section.key value ...]",
         description="Train all stages in order on this machine: the target network, the adversaries that attack it, "
-        "the private network, and new adversaries that attack that. Finished parts (same settings, same data) are "
+        "the private network, and new adversaries that attack that. Finished stages (same settings, same data) are "
         "found and not trained again; an interrupted one goes on where it was.",
         epilog="Every other argument is a setting of the run: a YAML file, --config F, or one of the ready ones "
         f"({ready}), and any --section.key that `privatenet train --help` lists. On several machines: deepspeed "

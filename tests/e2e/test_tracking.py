@@ -87,7 +87,7 @@ def test_what_a_run_says_reaches_the_server_at_once(config: TrackingConfig, tmp_
     assert len(entry.data.params["long"]) == 6000
     assert entry.data.tags["front"] == "yes"
     assert entry.data.tags["checkpoint.sha256"] == "a" * 64
-    assert entry.data.tags["part"] == "private"
+    assert entry.data.tags["folder"] == "private"
     (data,) = entry.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("tiny", "f" * 36)
     client = mlflow.MlflowClient(config.uri)

@@ -40,10 +40,10 @@ def test_mlflow_holds_one_run_for_each_part_with_all_that_identifies_it(
     output = config.parent / "run"
     mlflow.set_tracking_uri(f"sqlite:///{output / 'mlflow.db'}")
     runs = mlflow.search_runs(experiment_names=["privatenet"], output_format="list")
-    assert sorted(run.data.tags["part"] for run in runs) == sorted(PARTS)
+    assert sorted(run.data.tags["folder"] for run in runs) == sorted(PARTS)
     fingerprint = load_manifest(shards).fingerprint
     for run in runs:
-        part = run.data.tags["part"]
+        part = run.data.tags["folder"]
         state = json.loads((output / part / "final" / "state.json").read_text())
         assert run.info.status == "FINISHED"
         assert run.data.params["protect.lambda"] == "0.5"
@@ -53,7 +53,7 @@ def test_mlflow_holds_one_run_for_each_part_with_all_that_identifies_it(
         assert run.data.metrics["images_per_s"] > 0
         for head, score in state["test"].items():
             assert run.data.metrics[f"test/{head}/accuracy"] == pytest.approx(score["accuracy"])
-    (target,) = [run for run in runs if run.data.tags["part"] == "target"]
+    (target,) = [run for run in runs if run.data.tags["folder"] == "target"]
     history = mlflow.MlflowClient().get_metric_history(target.info.run_id, "train/loss")
     assert [metric.step for metric in history] == [1, 2]
 
@@ -64,7 +64,7 @@ def test_the_logged_model_answers_for_any_number_of_pictures(finished: tuple[Pat
     config, _ = finished
     mlflow.set_tracking_uri(f"sqlite:///{config.parent / 'run' / 'mlflow.db'}")
     (run,) = mlflow.search_runs(
-        experiment_names=["privatenet"], filter_string="tags.part = 'private'", output_format="list"
+        experiment_names=["privatenet"], filter_string="tags.folder = 'private'", output_format="list"
     )
     (output,) = run.outputs.model_outputs
     model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
