@@ -84,6 +84,15 @@ def ten_steps(ranks: Ranks, shards: Path, folder: Path) -> dict[str, Any]:
     return {"start": start, "end": parameters(job.task), "order": order}
 
 
+def draw_after_a_trainer_is_made(ranks: Ranks, shards: Path, folder: Path) -> float:
+    """What a network that draws would draw first."""
+    config = settings(shards)
+    faces = Faces(config.data, ranks)
+    job = target_job(config, faces)
+    Trainer(job, training_plan(job, config, ranks), config, faces, ranks, folder, None)
+    return float(torch.rand(()))
+
+
 def stop_first_rank(ranks: Ranks, shards: Path, folder: Path, zero_stage: int) -> str:
     """SIGTERM to the first rank alone in the middle of the second epoch; what each rank says."""
     clock.MOST_STEPS = 2  # a decision after steps 1, 3, 5 and 7

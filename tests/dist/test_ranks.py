@@ -74,6 +74,11 @@ def test_lower_precision_accumulation_and_zero_train_together_to_finite_figures(
     assert np.isfinite(state["test"]["emotion"]["cross_entropy"])
 
 
+def test_ranks_draw_differently_where_a_network_itself_draws(shards: Path, tmp_path: Path) -> None:
+    first, second = on_ranks(2, cases.draw_after_a_trainer_is_made, shards, tmp_path)
+    assert first != second
+
+
 def test_all_ranks_end_when_one_diverges() -> None:
     assert on_ranks(2, cases.decide_with_a_loss_that_is_not_finite) == ["diverged"] * 2
 

@@ -1,6 +1,7 @@
 """Training that is killed at any moment and started again ends exactly where it would have ended: bit for bit."""
 
 import random
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,21 @@ def test_a_killed_stage_ends_as_if_it_had_never_been_killed(
     different = [key for key, tensor in expected.items() if not torch.equal(tensor, resumed[key])]
     assert not different, f"{len(different)} of {len(expected)} tensors, killed after steps {steps}"
     assert steps, "it was never killed while it trained"
+
+
+def test_a_second_run_in_the_same_folder_is_refused_by_name_of_host_and_process(shards: Path, tmp_path: Path) -> None:
+    config = cases.tiny(shards, tmp_path)
+    config = replace(config, target=replace(config.target, epochs=500))
+    work = start(1, cases.run_one_stage, "target", config)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("target/checkpoints/step-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with pytest.raises(AssertionError, match=f"in use by process {work.processes[0].pid} on {socket.gethostname()}"):
+        on_ranks(1, cases.run_one_stage, "target", config)
+    work.kill()
+    short = replace(config, target=replace(config.target, epochs=1), output=str(tmp_path / "other"))
+    on_ranks(1, cases.run_one_stage, "target", short)  # what a dead one held is free
 
 
 def _config(shards: Path, output: Path, changes: dict[str, dict[str, Any]], parents: dict[str, str]) -> Config:

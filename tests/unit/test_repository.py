@@ -98,6 +98,12 @@ def test_only_ranks_reads_what_a_launcher_says_of_ranks() -> None:
     assert readers == {"distributed/ranks.py"}
 
 
+def test_ranks_wait_for_each_other_only_where_they_agree() -> None:
+    bare = ("dist.barrier", "all_gather_object", "broadcast_object_list", "gather_object", "scatter_object_list")
+    users = {p.relative_to(ROOT).as_posix() for p in sources() if any(call in p.read_text() for call in bare)}
+    assert users == {"distributed/agree.py"}
+
+
 def test_no_room_has_an_init_file_that_would_shadow_another_package() -> None:
     assert not [path for room in ALLOWED for path in (ROOT / room).rglob("__init__.py")]
 
