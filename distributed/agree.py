@@ -30,10 +30,9 @@ def first(ranks: Ranks, work: Callable[[], T]) -> T:
         outcome, failure = _attempt(work)
     message: list[object] = [outcome[0], _portable(failure, ranks)]
     dist.broadcast_object_list(message, src=0, group=ranks.control)
-    if failure is not None:
-        raise failure
-    if isinstance(message[1], Exception):
-        raise message[1]
+    for error in (failure, message[1]):
+        if isinstance(error, Exception):
+            raise _shared(error)
     return message[0]  # type: ignore[return-value]
 
 
@@ -48,7 +47,7 @@ def each(ranks: Ranks, work: Callable[[], T]) -> T:
         dist.all_gather_object(errors, _portable(failure, ranks), group=ranks.control)
     for error in (failure, *errors):
         if error is not None:
-            raise error
+            raise _shared(error)
     return outcome[0]  # type: ignore[return-value]
 
 
@@ -66,6 +65,12 @@ def _attempt(work: Callable[[], T]) -> tuple[list[T | None], Exception | None]:
         return [work()], None
     except Exception as error:
         return [None], error
+
+
+def _shared(error: Exception) -> Exception:
+    """`error`, marked as one that every rank raises: the first one will speak of it."""
+    error.shared_by_ranks = True  # type: ignore[attr-defined]
+    return error
 
 
 def _portable(error: Exception | None, ranks: Ranks) -> Exception | None:

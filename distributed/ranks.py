@@ -85,11 +85,21 @@ def join(place: Place | None = None) -> Ranks:
     return Ranks(rank, world_size, local_rank, local_world_size, device, control)
 
 
+_announced: list[str] = []
+"""Variables that we set ourselves."""
+
+
 def _announce(place: Place) -> None:
     """Set a launcher's variables: DeepSpeed reads them too."""
-    variables = {"RANK": place.rank, "LOCAL_RANK": 0, "WORLD_SIZE": place.world_size, "LOCAL_WORLD_SIZE": 1}
+    variables: dict[str, object] = {
+        "RANK": place.rank,
+        "LOCAL_RANK": 0,
+        "WORLD_SIZE": place.world_size,
+        "LOCAL_WORLD_SIZE": 1,
+    }
+    variables |= {"MASTER_ADDR": place.address, "MASTER_PORT": place.port or free_port()}
     os.environ.update({key: str(value) for key, value in variables.items()})
-    os.environ.update({"MASTER_ADDR": place.address, "MASTER_PORT": str(place.port or free_port())})
+    _announced.extend(variables)
 
 
 def launched_rank() -> int:
@@ -103,9 +113,11 @@ def launched() -> bool:
 
 
 def leave() -> None:
-    """Close the process group; every rank calls it, last."""
+    """Close the process group; every rank calls it, last. A process that no launcher started is nobody's rank again."""
     if dist.is_initialized():
         dist.destroy_process_group()
+    while _announced:
+        os.environ.pop(_announced.pop(), None)
 
 
 def num_cores() -> int:

@@ -21,24 +21,23 @@ LATER_RANKS_WAIT_S = 8
 def guarded(command: Callable[[], int]) -> int:
     """Run `command`; its exit code, or 2 after one line on stderr for bad input, 130 for an interruption.
 
-    Where several ranks fail alike, the first one speaks and its end lets the launcher end the others; a rank that is
-    still there a while later failed alone, and says so.
+    Of an error that all ranks share the first one speaks. A later rank that fails alone, and is still there a while
+    later, says so.
     """
     try:
         return command()
     except (AuditError, ConfigError, DataError, ModelError) as error:
-        message, code = f"privatenet: error: {scrub(str(error))}", BAD_INPUT
+        message, code, shared = f"error: {scrub(str(error))}", BAD_INPUT, getattr(error, "shared_by_ranks", False)
     except Diverged as error:
-        message, code = f"privatenet: error: {error}", DIVERGED
+        message, code, shared = f"error: {error}", DIVERGED, True
     except (Interrupted, KeyboardInterrupt) as error:
-        message, code = f"privatenet: interrupted: {error or 'the same command goes on'}", INTERRUPTED
+        message, code, shared = f"interrupted: {error or 'the same command goes on'}", INTERRUPTED, True
     rank = _rank()
-    if rank and code == INTERRUPTED:
-        return code
-    if rank:
+    if rank and not shared:
         time.sleep(LATER_RANKS_WAIT_S)
         message += f" (rank {rank})"
-    print(message, file=sys.stderr, flush=True)
+    if not (rank and shared):
+        print(f"privatenet: {message}", file=sys.stderr, flush=True)
     return code
 
 

@@ -1,6 +1,8 @@
 """What ranks do in the distributed tests: functions of the ranks and of plain arguments, with plain results."""
 
+import contextlib
 import hashlib
+import io
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,6 +35,7 @@ from privatenet.distributed.statistics import average_statistics, gather_batches
 from privatenet.distributed.tracking import tracker
 from privatenet.distributed.train_state import trained_tensors
 from privatenet.distributed.trainer import Job, Trainer, training_plan
+from privatenet.launch import train as train_command
 from privatenet.models.adversary import Pair, build_adversary
 from privatenet.models.network import NetworkSpec, build_network
 from privatenet.models.objectives.registry import parse_terms
@@ -82,6 +85,13 @@ def ten_steps(ranks: Ranks, shards: Path, folder: Path) -> dict[str, Any]:
     shares = agree.everyone(ranks, lambda: positions)
     order = [place for step in zip(*shares, strict=True) for share in step for place in share]
     return {"start": start, "end": parameters(job.task), "order": order}
+
+
+def train_by_command(ranks: Ranks, arguments: list[str]) -> tuple[int, str]:
+    """The exit code, and what the rank says on stderr."""
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        code = train_command.main(arguments)
+    return code, stderr.getvalue()
 
 
 def draw_after_a_trainer_is_made(ranks: Ranks, shards: Path, folder: Path) -> float:

@@ -74,6 +74,14 @@ def test_lower_precision_accumulation_and_zero_train_together_to_finite_figures(
     assert np.isfinite(state["test"]["emotion"]["cross_entropy"])
 
 
+def test_all_ranks_end_together_on_bad_input_and_the_first_one_says_why(tiny_config: Path) -> None:
+    command = ["target", "--config", str(tiny_config), "--target.batch_size=15"]
+    (first, error), (second, silence) = on_ranks(2, cases.train_by_command, command)
+    assert (first, second) == (2, 2)
+    assert "batch_size 15 cannot be cut evenly into 2 ranks" in error
+    assert not silence
+
+
 def test_ranks_draw_differently_where_a_network_itself_draws(shards: Path, tmp_path: Path) -> None:
     first, second = on_ranks(2, cases.draw_after_a_trainer_is_made, shards, tmp_path)
     assert first != second

@@ -14,7 +14,7 @@ import pyarrow.fs
 import pytest
 from servers import MlflowServer, file_server, gate, mlflow_server
 
-from privatenet.tune.storage import Storage
+from privatenet.tune.storage import UrlFileSystem
 
 mlflow = pytest.importorskip("mlflow")
 __all__ = ["mlflow_server"]
@@ -108,7 +108,7 @@ def work(shards: Path, mlflow_server: MlflowServer, tmp_path_factory: pytest.Tem
 
 def test_no_file_and_no_line_of_a_run_an_audit_and_a_sweep_has_them(work: Work, mlflow_server: MlflowServer) -> None:
     files = [path for folder in (work.folder, mlflow_server.folder) for path in folder.rglob("*") if path.is_file()]
-    expected = {"config.yaml", "settings.json", "state.json", "mlflow.json", "mlflow-outbox.jsonl", "audit.json"}
+    expected = {"config.yaml", "identity.json", "state.json", "mlflow.json", "mlflow-outbox.jsonl", "audit.json"}
     expected |= {"report.html", "model_card.md", "sweep.yaml", "tuner.pkl", "front.csv", "server.db", "MLmodel"}
     assert expected <= {path.name for path in files}
     assert {str(path): found for path in files if (found := _secrets(path.read_bytes()))} == {}
@@ -150,7 +150,7 @@ def test_what_the_environment_gave_for_a_sweeps_storage_is_in_no_pickle_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(fsspec.config.conf, "file", {"password": SECRETS[1]})
-    storage = pyarrow.fs.PyFileSystem(Storage(f"file://{tmp_path}"))
+    storage = pyarrow.fs.PyFileSystem(UrlFileSystem(f"file://{tmp_path}"))
     assert storage.handler.fs.storage_options == {"password": SECRETS[1]}
     pickled = pickle.dumps(storage)
     assert not _secrets(pickled)

@@ -1,8 +1,8 @@
 """Being asked to stop reaches every rank, whoever is told: they finish their step, save, and nobody stays behind."""
 
+import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,58 +10,94 @@ from pathlib import Path
 import psutil
 import pytest
 
+from privatenet.distributed.ranks import free_port
+from privatenet.launch import cli
+
 LIMIT_S = 30
-COMMAND = [sys.executable, "-m", "privatenet.launch.cli", "run", "--ranks", "2"]
-DEEPSPEED = [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--num_gpus", "2", "--no_local_rank",
-             "--module", "privatenet.launch.train", "run"]  # fmt: skip
+COMMAND = [sys.executable, "-m", "privatenet.launch.cli", "run", "--ranks"]
+DEEPSPEED = [sys.executable, "-m", "deepspeed.launcher.runner", "--quiet", "--no_local_rank", "--num_gpus"]
+MODULE = ["--module", "privatenet.launch.train", "run"]
+EPOCHS = 500
 
 
-@pytest.mark.parametrize(
-    ("command", "signals"),
-    [
-        (COMMAND, [signal.SIGTERM]),
-        (COMMAND, [signal.SIGINT]),
-        (COMMAND, [signal.SIGKILL]),
-        (DEEPSPEED, [signal.SIGTERM]),
-    ],
-    ids=["run, SIGTERM", "run, Ctrl-C", "run, SIGKILL", "deepspeed, SIGTERM"],
-)
-def test_ranks_save_and_end_when_their_command_is_told_to(
-    command: list[str], signals: list[signal.Signals], tiny_config: Path
-) -> None:
-    settings = ["--config", str(tiny_config), "--target.epochs", "500", "--target.ema", "0"]
-    settings += ["--tracking.model", "false", "--model.image_size", "64"]
-    environment = os.environ | {"DS_ACCELERATOR": "cpu"}
-    output = tiny_config.parent / "output.txt"
-    with output.open("w") as stream:
-        process = subprocess.Popen(
-            [*command, *settings], stdout=stream, stderr=stream, env=environment, start_new_session=True
-        )
-    family: list[psutil.Process] = []
-    try:
-        _wait(lambda: "epoch 2/500" in output.read_text(), 300)
-        family = psutil.Process(process.pid).children(recursive=True)
-        for number in signals:
-            process.send_signal(number)
+class Training:
+    """A command that trains in the background, its output in a file in `folder`."""
+
+    def __init__(self, command: list[str], settings: list[str], folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder, self.log = folder, folder / "output.txt"
+        with self.log.open("w") as stream:
+            environment = os.environ | {"DS_ACCELERATOR": "cpu"}
+            whole = [*command, *settings, "--output", str(folder / "run")]
+            self.process = psutil.Popen(whole, stdout=stream, stderr=stream, env=environment)
+        self.family: list[psutil.Process] = []
+
+    def stop(self, number: signal.Signals) -> tuple[int, str]:
+        """Signal the command in the second epoch, and see that all of its processes end; its code and output."""
+        deadline = time.monotonic() + 240
+        while f"epoch 2/{EPOCHS}" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()[-2000:]
+            assert time.monotonic() < deadline, "it does not begin"
+            time.sleep(0.2)
+        self.family = self.process.children(recursive=True)
         began = time.monotonic()
-        _, alive = psutil.wait_procs(family, LIMIT_S)
+        self.process.send_signal(number)
+        _, alive = psutil.wait_procs(self.family, LIMIT_S)
         assert not alive, f"{len(alive)} processes live on {LIMIT_S} s later"
-        code = process.wait(LIMIT_S)
-        print(f"ended after {time.monotonic() - began:.1f} s with {code}")
-        text = output.read_text()
-        assert code == (130 if command is COMMAND and signals != [signal.SIGKILL] else -signals[0]), text[-2000:]
-        assert text.count("privatenet: interrupted: target stopped at step") == 1, text[-2000:]
-        assert "Traceback" not in text
-        (checkpoint,) = (tiny_config.parent / "run" / "target" / "checkpoints").iterdir()
+        print(f"ended after {time.monotonic() - began:.1f} s")
+        return self.process.wait(LIMIT_S), self.log.read_text()
+
+    def saved(self) -> Path:
+        """The one checkpoint that it has left."""
+        (checkpoint,) = (self.folder / "run" / "target" / "checkpoints").iterdir()
         assert (checkpoint / "state.json").is_file()
-    finally:
-        for each in [*family, process]:
-            if psutil.pid_exists(each.pid):
+        return checkpoint
+
+    def kill(self) -> None:
+        for each in [*self.family, self.process]:
+            if each.is_running():
                 each.kill()
 
 
-def _wait(condition: object, limit_s: float) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "it does not begin"
-        time.sleep(0.2)
+@pytest.fixture
+def settings(tiny_config: Path) -> list[str]:
+    settings = ["--config", str(tiny_config), "--target.epochs", str(EPOCHS), "--target.ema", "0"]
+    return [*settings, "--tracking.model", "false", "--model.image_size", "64"]
+
+
+def test_two_ranks_stop_at_sigterm_and_go_on_in_their_own_mlflow_run(settings: list[str], tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    training = Training([*COMMAND, "2"], settings, tmp_path)
+    try:
+        code, output = training.stop(signal.SIGTERM)
+    finally:
+        training.kill()
+    assert code == 130
+    assert output.count("privatenet: interrupted: target stopped at step") == 1
+    assert "Traceback" not in output
+    state_file = training.saved() / "state.json"
+    state = json.loads(state_file.read_text())
+    state_file.write_text(json.dumps({**state, "step": EPOCHS * 4}))  # as if the last epoch had just ended
+    assert cli.main(["train", "target", *settings, "--output", str(tmp_path / "run")]) == 0
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'run' / 'mlflow.db'}")
+    (run,) = mlflow.search_runs(experiment_names=["privatenet"], output_format="list")
+    assert run.info.status == "FINISHED"
+
+
+def test_ranks_save_and_end_whoever_is_told_and_however(settings: list[str], tmp_path: Path) -> None:
+    cases = {
+        "Ctrl-C": ([*COMMAND, "1"], signal.SIGINT, 130),
+        "killed": ([*COMMAND, "1"], signal.SIGKILL, -signal.SIGKILL),
+        "launcher": ([*DEEPSPEED, "1", "--master_port", str(free_port()), *MODULE], signal.SIGTERM, -signal.SIGTERM),
+    }
+    trainings = {name: Training(command, settings, tmp_path / name) for name, (command, _, _) in cases.items()}
+    try:
+        for name, (_, number, code) in cases.items():
+            ended, output = trainings[name].stop(number)
+            assert ended == code, name
+            assert output.count("privatenet: interrupted: target stopped at step") == 1, output[-2000:]
+            assert "Traceback" not in output
+            trainings[name].saved()
+    finally:
+        for training in trainings.values():
+            training.kill()

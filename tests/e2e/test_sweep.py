@@ -156,7 +156,7 @@ def searched(faces: Path, mlflow_server: MlflowServer, tmp_path_factory: pytest.
     folder, home = tmp_path_factory.mktemp("searched"), tmp_path_factory.mktemp("home")
     cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
     person = {"HOME": str(home), "XDG_CACHE_HOME": cache}
-    space = "{lambda: {low: 0.1, high: 0.9}, objective: [confusion, adversarial], prior: [uniform, class]"
+    space = "{lambda: {low: 0.1, high: 0.9}, objective: [confusion, adversarial], options: {prior: [uniform, class]}"
     space += ", taps: [backbone, arm], lr: [1.0e-3, 1.0e+30]}"
     output = write_sweep(folder, faces, mlflow_server.uri, space, "trials: 3, retries: 1, audit: quick, seed: 18")
 
@@ -254,7 +254,7 @@ def test_trials_share_the_unprotected_network_its_adversaries_and_the_decoded_pi
     target = next(run for run in searched.runs if run.tags["stage"] == "target").tags["checkpoint.sha256"]
     for run in trials_of(searched.runs):
         if run.status == "FINISHED":
-            settings = json.loads((Path(run.tags["checkpoint"]) / "state.json").read_text())["settings"]
+            settings = json.loads((Path(run.tags["checkpoint"]) / "state.json").read_text())["identity"]
             assert settings["network"] == target
     assert len(list((searched.output / "cache").rglob("pictures-train.npy"))) == 1
 
