@@ -54,7 +54,7 @@ class Job:
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """What is known when an epoch (from 1) is over and its checkpoint on its way: the network as it is, its scores."""
+    """What is known when an epoch (from 1) is over and its checkpoint written: the network as it is, and its scores."""
 
     epoch: int
     network: Network
@@ -166,6 +166,7 @@ class Trainer:
             self.tracker.log({**metrics, **score_metrics("validation", scores), "images_per_s": images_per_s}, epoch)
         self._save()
         if after_epoch:
+            agree.first(self.ranks, self.store.wait)
             after_epoch(EpochEnd(epoch, training.evaluated.network, scores, self.finished))
 
     def _take_best(self) -> Best:
