@@ -1,6 +1,7 @@
 """What tests share: a tiny sharded data set, settings that train on it in seconds, and a way to start ranks."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # many processes on few cor
 
 import pytest
 import torch
-from support import TINY, Start
+from support import ROOT, TINY, Start, tracked_files
 
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.synthetic import synthetic_source
@@ -43,6 +44,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> tuple[Pa
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return config, done.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as a wheel, built from a tree without what earlier builds have left."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for path in tracked_files():
+        (folder / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, folder / "tree" / path)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    subprocess.run([*command, str(folder / "tree")], check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
 
 
 @pytest.fixture

@@ -5,8 +5,12 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The source tree."""
 
 TINY = """
 data: {{shards: {shards}}}
@@ -43,3 +47,10 @@ def huge_png(side: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+def tracked_files() -> list[str]:
+    """The files of the source tree that belong to the project, by their paths in it."""
+    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [path for path in listing.stdout.splitlines() if (ROOT / path).is_file()]

@@ -36,7 +36,6 @@ __all__ = ["mlflow_server"]
 
 pytestmark = pytest.mark.timeout(900)
 
-ROOT = Path(__file__).resolve().parents[2]
 SWEEP = """
 data: {{shards: {shards}, validation: 0.25}}
 model: {{backbone: mobilenet_v3_large, weights: none, image_size: 64}}
@@ -312,17 +311,6 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     missing = subprocess.run([str(python), "-I", "-c", "import ray, privatenet"], capture_output=True, text=True)
     assert "No module named 'privatenet'" in missing.stderr
     return python
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """This package, as a cluster is given it whose machines have only what it depends on."""
-    if not (ROOT / "setup.cfg").is_file():
-        pytest.skip("needs the source tree")
-    folder = tmp_path_factory.mktemp("wheel")
-    build_wheel = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    subprocess.run(build_wheel, check=True, capture_output=True)
-    return next(folder.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")

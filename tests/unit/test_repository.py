@@ -1,17 +1,14 @@
 """The house rules: imports point one way, every outside library has one owner, the wheel holds what the tree holds."""
 
 import ast
-import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from support import ROOT, tracked_files
 
-ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = {
     "data_shards": {"data_shards"},
     "models": {"models"},
@@ -108,15 +105,6 @@ def test_no_room_has_an_init_file_that_would_shadow_another_package() -> None:
     assert not [path for room in ALLOWED for path in (ROOT / room).rglob("__init__.py")]
 
 
-def test_the_wheel_holds_every_file_of_the_tree(tmp_path: Path) -> None:
-    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
-    listing = subprocess.run(command, check=True, capture_output=True, text=True)
-    files = [path for path in listing.stdout.splitlines() if (ROOT / path).is_file()]
-    for path in files:  # a tree without what earlier builds have left
-        (tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / path, tmp_path / "tree" / path)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
-    subprocess.run([*command, str(tmp_path / "tree")], check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+def test_the_wheel_holds_every_file_of_the_tree(wheel: Path) -> None:
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("privatenet/")}
-    assert packed == {f"privatenet/{path}" for path in files if path.split("/")[0] in ALLOWED}
+    assert packed == {f"privatenet/{path}" for path in tracked_files() if path.split("/")[0] in ALLOWED}
