@@ -160,10 +160,10 @@ class Trainer:
         figures = self.job.rate(scores, explained) if len(self.job.validation.rows) else _newest(training.task, epoch)
         training.state, training.best = keep_best(training.state, training.best, training.evaluated, figures)
         progress.epoch(epoch, losses, {head: score.accuracy for head, score in scores.items()}, images_per_s)
-        if self.tracker:
-            metrics = {f"train/{name}": value for name, value in losses.items()}
-            metrics |= {f"validation/{term}/explained": value for term, value in explained.items()}
-            self.tracker.log({**metrics, **score_metrics("validation", scores), "images_per_s": images_per_s}, epoch)
+        metrics = {f"train/{name}": value for name, value in losses.items()}
+        metrics |= {f"validation/{term}/explained": value for term, value in explained.items()}
+        metrics |= {**score_metrics("validation", scores), "images_per_s": images_per_s}
+        agree.first(self.ranks, lambda: self.tracker.log(metrics, epoch) if self.tracker else None)
         self._save()
         if after_epoch:
             agree.first(self.ranks, self.store.wait)

@@ -32,7 +32,7 @@ from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.signals import StopRequest
 from privatenet.distributed.stages.run import run_stage
 from privatenet.distributed.statistics import average_statistics, gather_batches
-from privatenet.distributed.tracking import tracker
+from privatenet.distributed.tracking import store
 from privatenet.distributed.train_state import trained_tensors
 from privatenet.distributed.trainer import Job, Trainer, training_plan
 from privatenet.launch import train as train_command
@@ -53,7 +53,7 @@ def settings(shards: Path, **engine: Any) -> Config:
     return Config(
         data=DataConfig(shards=str(shards), validation=0.0, workers=1),
         augment=AugmentConfig(shift=0.05),
-        model=ModelConfig(weights="none", image_size=96),
+        model=ModelConfig(weights="none", image_size=64),
         engine=EngineConfig(**{"precision": "fp32", "sync_statistics": True, "clip": 1.0, **engine}),
         target=TargetFitConfig(epochs=3, batch_size=BATCH, optimizer=optimizer, lr=LR[optimizer], warmup_epochs=1),
     )
@@ -232,9 +232,9 @@ def learn_by_the_whole_batch(ranks: Ranks) -> dict[str, Any]:
 
 
 def run_one_stage(ranks: Ranks, stage: str, config: Config) -> None:
-    """Train a stage, with a checkpoint at every step and without MLflow."""
-    clock.MOST_STEPS = 1
-    tracker.MLFLOW = False
+    """Train a stage, with a checkpoint at every other step and without MLflow."""
+    clock.MOST_STEPS = 2
+    store.MLFLOW = False
     run_stage(stage, config, Faces(config.data, ranks), ranks, lambda line: None)
 
 
@@ -243,7 +243,7 @@ def tiny(shards: Path, output: Path) -> Config:
     fit = {"epochs": 2, "batch_size": 8, "optimizer": "adamw", "lr": 1e-3}
     return Config(
         data=DataConfig(shards=str(shards), validation=0.25, workers=1),
-        model=ModelConfig(weights="none", image_size=64),
+        model=ModelConfig(backbone="mobilenet_v3_large", weights="none", image_size=64),  # small: checkpoints, too
         engine=EngineConfig(precision="fp32", checkpoint_minutes=1e-6),
         target=TargetFitConfig(**fit),
         adversary=FitConfig(**fit),

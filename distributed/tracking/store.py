@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +36,7 @@ ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """How long a request waits for a server that does not answer, in seconds, and how often; unless it is set already."""
+SQLITE = "sqlite:///"
 PARENT = "mlflow.parentRunId"
 REFUSALS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")
 """What MLflow answers to a message that it will never take; after anything else it is asked again later."""
@@ -114,7 +115,19 @@ def connect(uri: Uri) -> Any:
 
     for chatty, level in (("alembic", "WARNING"), ("mlflow", "WARNING"), ("urllib3.connectionpool", "ERROR")):
         logging.getLogger(chatty).setLevel(level)
+    if uri.startswith(SQLITE) and not (file := Path(uri.removeprefix(SQLITE))).exists():
+        _create_database(file, mlflow.MlflowClient)
     return mlflow.MlflowClient(uri.full)
+
+
+def _create_database(file: Path, client: Any) -> None:
+    """Make a new SQLite store under another name first: a kill while its tables are made would leave it useless."""
+    work = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    work.unlink(missing_ok=True)
+    client(f"{SQLITE}{work}").search_experiments(max_results=1)
+    with suppress(FileExistsError):  # another process was first
+        os.link(work, file)
+    work.unlink()
 
 
 @contextmanager

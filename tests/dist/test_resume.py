@@ -23,7 +23,9 @@ CASES: dict[str, tuple[int, str, dict[str, dict[str, Any]]]] = {
         1, "target", {"target": {"ema": 0.9, "patience": 9}, "data": {"mode": "streaming"}},
     ),
     "target by SGD in two micro-batches": (1, "target", {"target": {"optimizer": "sgd"}, "engine": {"accumulation": 2}}),
-    "target in fp16 with its loss scale": (1, "target", {"engine": {"precision": "fp16"}}),
+    "target in fp16 with its loss scale": (
+        1, "target", {"engine": {"precision": "fp16"}, "model": {"head": "linear", "image_size": 32}, "data": {"validation": 0.5}},
+    ),
     "a network that draws": (
         1, "target", {"model": {"backbone": "efficientnet_b0", "head": "linear", "image_size": 32}},
     ),

@@ -87,7 +87,6 @@ def test_two_ranks_stop_at_sigterm_and_go_on_in_their_own_mlflow_run(settings: l
 def test_ranks_save_and_end_whoever_is_told_and_however(settings: list[str], tmp_path: Path) -> None:
     cases = {
         "Ctrl-C": ([*COMMAND, "1"], signal.SIGINT, 130),
-        "killed": ([*COMMAND, "1"], signal.SIGKILL, -signal.SIGKILL),
         "launcher": ([*DEEPSPEED, "1", "--master_port", str(free_port()), *MODULE], signal.SIGTERM, -signal.SIGTERM),
     }
     trainings = {name: Training(command, settings, tmp_path / name) for name, (command, _, _) in cases.items()}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from servers import Gate, MlflowServer, gate, mlflow_server
+from support import Start
 from torch import nn
 
 from privatenet.data_shards.uri import Uri
@@ -356,3 +357,13 @@ def test_without_mlflow_figures_stay_in_the_folder(tmp_path: Path, monkeypatch: 
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["train/loss"] == 1.0
     conclude(TrackingConfig(parent="p", trial="t"), tmp_path / "t", "private", {}, {}, "FAILED")
     assert not (tmp_path / "t").exists()
+
+
+def test_a_store_whose_maker_was_killed_is_made_anew(tmp_path: Path, start: Start) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    die = "import os; os.link = lambda *_: os._exit(9)"
+    imports = "from privatenet.data_shards.uri import Uri; from privatenet.distributed.tracking import store"
+    killed = start("-c", f"{die}; {imports}; store.connect(Uri({uri!r}))")
+    assert killed.returncode == 9, killed.stderr
+    assert not (tmp_path / "mlflow.db").exists()
+    assert [each.name for each in store.connect(Uri(uri)).search_experiments()] == ["Default"]

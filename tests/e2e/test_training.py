@@ -203,7 +203,7 @@ def test_real_faces_are_learnt_in_one_epoch_on_two_ranks(tmp_path: Path, torchru
     settings = ["--config", "laptop.yaml", "--data.shards", str(shards), "--output", str(output)]
     settings += [
         "--model.image_size",
-        "64",
+        "80",
         "--target.epochs",
         "1",
         "--target.warmup_epochs",

@@ -27,7 +27,7 @@ def config(shards: Path, tmp_path: Path) -> Config:
     torch.manual_seed(9)
     save_file(build_backbone("resnet18").state_dict(), tmp_path / "weights.safetensors")
     config = tiny(shards, tmp_path / "run")
-    model = replace(config.model, weights=str(tmp_path / "weights.safetensors"), affinity="batch")
+    model = replace(config.model, backbone="resnet18", weights=str(tmp_path / "weights.safetensors"), affinity="batch")
     return replace(config, model=model, attack=replace(config.attack, pairs=["image-gender", "backbone-gender"]))
 
 
