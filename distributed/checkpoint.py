@@ -79,6 +79,11 @@ def load(folder: Path) -> Checkpoint:
         raise ConfigError(f"{folder}: holds no complete checkpoint (state.json: {error})") from error
 
 
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 class Store:
     """The checkpoints of one stage while it trains, below `root`: written one at a time, off the calling thread."""
 

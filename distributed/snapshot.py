@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from privatenet.distributed import agree
 from privatenet.distributed.adversaries import AdversaryTrainer
-from privatenet.distributed.checkpoint import Checkpoint
+from privatenet.distributed.checkpoint import Checkpoint, below
 from privatenet.distributed.engine import Engine
 from privatenet.distributed.metrics import LossMeans
 from privatenet.distributed.ranks import Ranks
@@ -64,15 +64,15 @@ def put_back(training: Training, tensors: Mapping[str, Tensors], state: Mapping[
     shares = _by_rank(tensors["ranks"])
     alike = len(shares) == ranks.world_size
     share = shares[ranks.rank] if alike else _mean(shares)
-    _load(training.task, {**tensors["model"], **_below(share, "task/")})
+    _load(training.task, {**tensors["model"], **below(share, "task/")})
     if training.average:
-        _load(training.evaluated, {**tensors["average"], **_below(share, "average/")})
+        _load(training.evaluated, {**tensors["average"], **below(share, "average/")})
         training.average.n_averaged.fill_(state["averaged"])
     training.engine.load_optimizer_state(tensors["optimizer"], state["optimizer_step"])
     training.engine.load_scaler_state(state["scaler"])
     training.adversaries.load_state(tensors["adversaries"])
     training.state, training.best = TrainState.from_dict(state), tensors["best"]
-    training.losses.sums = {name: value.to(ranks.device) for name, value in _below(share, "losses/").items()}
+    training.losses.sums = {name: value.to(ranks.device) for name, value in below(share, "losses/").items()}
     if alike:
         torch.set_rng_state(share["rng"])
         if "rng_cuda" in share:
@@ -111,14 +111,10 @@ def _statistics(task: Task) -> dict[str, Tensor]:
 def _by_rank(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     """The ranks' own tensors from "<rank>/<name>"."""
     size = 1 + max(int(name.partition("/")[0]) for name in tensors)
-    return [_below(tensors, f"{rank}/") for rank in range(size)]
+    return [below(tensors, f"{rank}/") for rank in range(size)]
 
 
 def _mean(shares: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Statistics and losses for ranks of another number: the means of those that were."""
     names = [name for name in shares[0] if not name.startswith("rng")]
     return {name: torch.stack([share[name] for share in shares]).mean(dim=0) for name in names}
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

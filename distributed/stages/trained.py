@@ -1,13 +1,12 @@
 """What a stage starts from: checkpoints of other stages, by name or folder, and what is in them; published weights."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed import agree, checkpoint
-from privatenet.distributed.checkpoint import Checkpoint
+from privatenet.distributed.checkpoint import Checkpoint, below
 from privatenet.distributed.config import Config
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
@@ -45,7 +44,7 @@ def network_spec(config: Config, faces: Faces) -> NetworkSpec:
 def load_network(source: Checkpoint, ranks: Ranks = ALONE) -> Network:
     """The network of a target's or private network's checkpoint, which the first rank reads."""
     network = build_network(NetworkSpec(**source.state["spec"]))
-    network.load_state_dict(_below(agree.first(ranks, source.tensors), "network."))
+    network.load_state_dict(below(agree.first(ranks, source.tensors), "network."))
     return network
 
 
@@ -60,7 +59,7 @@ def load_adversaries(source: Checkpoint, network: Network, names: list[str], ran
     tensors = agree.first(ranks, source.tensors)
     adversaries = nn.ModuleDict({name: new_adversary(source, network, name) for name in names})
     for name, adversary in adversaries.items():
-        adversary.load_state_dict(_below(tensors, f"adversaries.{name}."))
+        adversary.load_state_dict(below(tensors, f"adversaries.{name}."))
     return adversaries
 
 
@@ -77,7 +76,3 @@ def _load(config: Config, name: str, key: str) -> Checkpoint:
     if not folder.exists():
         raise ConfigError(f"{key}: there is no finished stage {stage}; train it first, or give a checkpoint's folder")
     return checkpoint.load(folder)
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

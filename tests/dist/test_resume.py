@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from privatenet.distributed.config import Config
 
-KILLS = 2
+KILLS = 1
 LEARNING = {"lr": 1e-2, "steps": 2, "restart_epochs": 1}
 CASES: dict[str, tuple[int, str, dict[str, dict[str, Any]]]] = {
     # name: ranks, stage, changes of the tiny configuration
