@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.transforms import AugmentConfig
 from privatenet.data_shards.uri import Uri
+from privatenet.distributed.arguments import parse_arguments
 from privatenet.distributed.errors import ConfigError
 from privatenet.models.adversary import Pair
 from privatenet.models.arm import Affinity
@@ -228,10 +229,7 @@ def add_config_arguments(parser: ArgumentParser) -> None:
 
 def resolve_config(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Namespace]:
     """Parse and judge `argv`; returns the configuration and what else the parser has. Raises `ConfigError`."""
-    try:
-        parsed = parser.parse_args(argv)
-    except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+    parsed = parse_arguments(parser, argv)
     values = parsed.as_dict()
     values["protect"]["lambda_"] = values["protect"].pop("lambda")
     sections = {name: section(**values[name]) for name, section in SECTIONS.items()}

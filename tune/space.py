@@ -12,7 +12,7 @@ from privatenet.models.adversary import Pair
 from privatenet.models.backbones import BACKBONES
 from privatenet.models.errors import ModelError
 from privatenet.models.network import NetworkSpec
-from privatenet.models.objectives.registry import OBJECTIVES, TermSpec, option_names, parse_terms
+from privatenet.models.objectives.registry import OBJECTIVES, option_names, parse_terms
 from privatenet.tune.settings import Range, SearchConfig, SpaceConfig
 
 Point = dict[str, Any]
@@ -147,20 +147,13 @@ def _terms(point: Mapping[str, Any], config: Config) -> list[dict[str, Any]]:
     """The configured terms with the point's objective and options; at chosen taps and attributes, like the first."""
     specs = config.protect.specs
     if "taps" not in point and "attributes" not in point:
-        return [_term(spec, spec.pair, spec.weight, point) for spec in specs]
+        return [spec.rewritten(spec.pair, point.get("objective", spec.objective), spec.weight, point) for spec in specs]
     taps = _parts([point["taps"]]) if "taps" in point else list(dict.fromkeys(spec.pair.tap for spec in specs))
     attributes = list(dict.fromkeys(spec.pair.attribute for spec in specs))
     attributes = _parts([point["attributes"]]) if "attributes" in point else attributes
     pairs = [Pair(tap, attribute) for attribute in attributes for tap in taps]
-    return [_term(specs[0], pair, round(1 / len(pairs), 6), point) for pair in pairs]
-
-
-def _term(like: TermSpec, pair: Pair, weight: float, point: Mapping[str, Any]) -> dict[str, Any]:
-    """A term at `pair` as a person writes it: the point's objective and options, the others as those of `like`."""
-    objective = point.get("objective", like.objective)
-    options = {**like.to_dict(), **point}
-    values = {name: options[name] for name in option_names(objective) if name in options}
-    return {"at": pair.name, "objective": objective, "weight": weight, **values}
+    objective, weight = point.get("objective", specs[0].objective), round(1 / len(pairs), 6)
+    return [specs[0].rewritten(pair, objective, weight, point) for pair in pairs]
 
 
 def _check_options(space: SpaceConfig, config: Config) -> None:

@@ -47,7 +47,6 @@ from privatenet.distributed.stages.stage import Say
 from privatenet.distributed.stages.trained import load_network
 from privatenet.distributed.tracking.tracker import log_files, parent_run
 from privatenet.models.adversary import Pair
-from privatenet.models.objectives.registry import option_names
 
 WARM_UP = 10
 
@@ -119,20 +118,13 @@ def _config(case: Case, config: Config) -> Config:
     output = Path(config.output)
     protect = replace(
         config.protect,
-        terms=[_term(case, config)],
+        terms=[config.protect.specs[0].rewritten(case.pair, case.objective, weight=1.0)],
         lambda_=case.lambda_,
         start=str(output / "target" / "final"),
         adversaries=str(output / "known" / "final"),
     )
     attack = replace(config.attack, pairs=[case.pair.name], network="private")
     return replace(config, output=str(output / case.name), attack=attack, protect=protect)
-
-
-def _term(case: Case, config: Config) -> dict[str, Any]:
-    """What a case hides, with the settings of the configuration's first term that its objective has."""
-    written = config.protect.specs[0].to_dict()
-    options = {name: written[name] for name in option_names(case.objective) if name in written}
-    return {"at": case.pair.name, "objective": case.objective, **options}
 
 
 def _network(case: Case, faces: Faces, private: Test, unknown: Test, reference: Test) -> PrivateNetwork:

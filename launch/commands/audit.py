@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 
 from privatenet.audit.attack.findings import Findings, read_findings, write_findings
 from privatenet.audit.errors import AuditError
@@ -19,6 +19,7 @@ from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.shards.picture import decode_stored
 from privatenet.data_shards.uri import Uri
 from privatenet.distributed import agree, checkpoint
+from privatenet.distributed.arguments import parse_arguments
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import EngineConfig, TrackingConfig
 from privatenet.distributed.errors import ConfigError
@@ -76,10 +77,7 @@ def parser() -> ArgumentParser:
 
 
 def _main(argv: list[str]) -> int:
-    try:
-        values = parser().parse_args(_limits(argv)).as_dict()
-    except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+    values = parse_arguments(parser(), _limits(argv)).as_dict()
     config = AuditConfig(**{name: values[name] for name in AuditConfig.__dataclass_fields__})
     if values["ranks"] > 1 and not launched():
         _read_inputs(values)  # what is wrong with them is said before ranks are started

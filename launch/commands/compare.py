@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 
 from privatenet.data_shards.uri import Uri
+from privatenet.distributed.arguments import parse_arguments
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.tracking.outbox import read_sent
 
@@ -16,10 +17,7 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
     """Compare the runs that `argv` names and, if asked, register one; returns the exit code."""
-    try:
-        values = parser().parse_args(argv)
-    except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+    values = parse_arguments(parser(), argv)
     if values.pick != "knee" and not values.register:
         raise ConfigError("pick: is for a model to register: give --register NAME, too")
     folder = Path(values.output)

@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 
 from privatenet.data_shards.uri import Uri
+from privatenet.distributed.arguments import parse_arguments
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.tracking import outbox
 
 
 def main(argv: Sequence[str]) -> int:
     """Send what waits below the folders that `argv` names; returns the exit code."""
-    try:
-        values = parser().parse_args(argv)
-    except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from error
+    values = parse_arguments(parser(), argv)
     folders = outbox.find(map(Path, values.folders))
     if not folders:
         raise ConfigError(f"{', '.join(values.folders)}: there is no {outbox.OUTBOX} here or below")

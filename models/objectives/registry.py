@@ -39,6 +39,14 @@ class TermSpec:
     def build(self, context: TermContext) -> Term:
         return OBJECTIVES[self.objective](self.options, context)
 
+    def rewritten(
+        self, pair: Pair, objective: str, weight: float, changes: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Another term as a person writes it: `changes`, else this one's settings, where its objective has them."""
+        values = {**self.to_dict(), **(changes or {})}
+        options = {name: values[name] for name in option_names(objective) if name in values}
+        return {"at": pair.name, "objective": objective, "weight": weight, **options}
+
     def to_dict(self) -> dict[str, Any]:
         """As a person writes it, with every setting."""
         return {"at": self.pair.name, "objective": self.objective, "weight": self.weight, **asdict(self.options)}
