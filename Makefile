@@ -1,5 +1,5 @@
 # make demo   the whole way on rendered faces: environment, shards, training on two ranks, a table of what was reached
-# make test   environment and the whole test suite
+# make test   environment and the whole test suite, in two processes
 # make lint   formatting, lint and types
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ demo: $(VENV)/installed
 	@echo 'next     . $(BIN)/activate, which puts privatenet on the path; then privatenet audit runs/demo/private'
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed build/types/privatenet
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # many processes on few cor
 
 import pytest
 import torch
+from filelock import FileLock
 from support import ROOT, TINY, Start, tracked_files
 
 from privatenet.data_shards.shards.writer import build
@@ -36,14 +37,21 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> tuple[Path, str]:
-    """A whole run on two ranks by the deepspeed launcher: its configuration file and what it printed."""
-    folder = tmp_path_factory.mktemp("run")
-    config = folder / "tiny.yaml"
-    config.write_text(TINY.format(shards=shards, output=folder / "run"))
-    command = [sys.executable, "-m", "privatenet.launch.cli", "run", "--ranks", "2", "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=folder)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return config, done.stdout
+    """A whole run on two ranks by the deepspeed launcher, one for all of pytest's processes: its configuration file and
+    what it printed."""
+    alone = "PYTEST_XDIST_WORKER" not in os.environ
+    base = tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent
+    folder = base / "finished"
+    config, printed = folder / "tiny.yaml", folder / "printed.txt"
+    with FileLock(f"{folder}.lock"):
+        if not printed.exists():
+            folder.mkdir()
+            config.write_text(TINY.format(shards=shards, output=folder / "run"))
+            command = [sys.executable, "-m", "privatenet.launch.cli", "run", "--ranks", "2", "--config", str(config)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=folder)
+            assert done.returncode == 0, done.stderr[-3000:]
+            printed.write_text(done.stdout)
+    return config, printed.read_text()
 
 
 @pytest.fixture(scope="session")
