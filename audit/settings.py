@@ -10,7 +10,9 @@ class AuditConfig:
     """What is audited and how thoroughly.
 
     Args:
-        taps: Whose features are attacked, beside the logits; empty: backbone and, where the network has one, arm.
+        taps: Whose features are attacked, beside the logits; empty: backbone, arm and
+            release, where the network has them.
+        releases: How many releases of one face an attacker has of what a noisy channel sends, their mean.
         attributes: Which private attributes; empty means all that the data set names.
         attackers: Which attackers; empty means all.
         seeds: How often each attacker is fitted that depends on chance.
@@ -22,6 +24,7 @@ class AuditConfig:
     """
 
     taps: list[str] = field(default_factory=list)
+    releases: list[int] = field(default_factory=lambda: [1, 10])
     attributes: list[str] = field(default_factory=list)
     attackers: list[str] = field(default_factory=list)
     seeds: int = 3

@@ -20,6 +20,7 @@ from privatenet.distributed.errors import ConfigError
 from privatenet.models.adversary import Pair
 from privatenet.models.arm import Affinity
 from privatenet.models.backbones import BACKBONES
+from privatenet.models.channel import NO_CHANNEL, ChannelSpec
 from privatenet.models.errors import ModelError
 from privatenet.models.objectives.registry import TermSpec, parse_terms
 
@@ -187,6 +188,7 @@ class Config:
     private: TargetFitConfig = TargetFitConfig()
     attack: AttackConfig = field(default_factory=AttackConfig)
     protect: ProtectConfig = field(default_factory=ProtectConfig)
+    channel: ChannelSpec = NO_CHANNEL
     tracking: TrackingConfig = TrackingConfig()
     output: str = "runs/privatenet"
     seed: int = 0
@@ -212,6 +214,7 @@ SECTIONS: dict[str, Any] = {
     "private": TargetFitConfig,
     "attack": AttackConfig,
     "protect": ProtectConfig,
+    "channel": ChannelSpec,
     "tracking": TrackingConfig,
 }
 
@@ -232,7 +235,10 @@ def resolve_config(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Nam
     parsed = parse_arguments(parser, argv)
     values = parsed.as_dict()
     values["protect"]["lambda_"] = values["protect"].pop("lambda")
-    sections = {name: section(**values[name]) for name, section in SECTIONS.items()}
+    try:
+        sections = {name: section(**values[name]) for name, section in SECTIONS.items()}
+    except ModelError as error:
+        raise ConfigError(str(error)) from error
     config = Config(**sections, output=values["output"], seed=values["seed"])
     check_config(config)
     return config, parsed

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from privatenet.models.arm import Affinity, ArmHead
 from privatenet.models.backbones import Backbone
+from privatenet.models.channel import NO_CHANNEL
 from privatenet.models.errors import ModelError
 from privatenet.models.network import Network, NetworkSpec, build_network, check_tap
 
@@ -45,7 +46,8 @@ def build_adversary(
     """
     check_tap(network_spec, tap)
     if tap == "image":
-        return ImageAdversary(build_network(replace(network_spec, num_classes=num_classes, affinity=affinity)))
+        spec = replace(network_spec, num_classes=num_classes, affinity=affinity, channel=NO_CHANNEL)
+        return ImageAdversary(build_network(spec))
     if len(shape := tap_shapes[tap]) == 1:
         return nn.Linear(shape[0], num_classes)
     channels, height, width = shape

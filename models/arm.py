@@ -54,13 +54,17 @@ class ArmHead(nn.Module):
         self.linear = nn.Linear(self.num_features, num_classes)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        arm = self.amend(features)
+        return self.linear(arm), arm
+
+    def amend(self, features: Tensor) -> Tensor:
+        """The tap `arm` of a feature map."""
         maps = _shuffle_and_convolve(self.projection(features), self.kernel)
         # Under autocast the convolution is bf16; what follows is tiny and stays in the parameters' own precision.
         maps = self.norm(maps.to(self.norm.weight.dtype))
-        arm = self._amend(maps).flatten(1)
-        return self.linear(arm), arm
+        return self._add_mean(maps).flatten(1)
 
-    def _amend(self, maps: Tensor) -> Tensor:
+    def _add_mean(self, maps: Tensor) -> Tensor:
         single = maps.mean(dim=1, keepdim=True)
         if self.affinity == "none":
             return single

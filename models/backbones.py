@@ -31,7 +31,7 @@ def initial_weights(backbone: "Backbone", weights: str) -> dict[str, Tensor]:
 
 
 class Backbone(nn.Module):
-    """A picture [B, 3, H, W] to its feature maps, one [B, C, h, w] for every tap.
+    """A picture [B, 3, H, W] to its feature maps, one [B, C, h, w] at every tap.
 
     `stages` maps each tap to the submodule that it is the output of, in order. `torchvision_names` maps each of our
     state_dict's keys to torchvision's, so that published weight files fit.
@@ -53,11 +53,12 @@ class Backbone(nn.Module):
         ours = self.state_dict(keep_vars=True)
         self.torchvision_names = {key: theirs[id(tensor)] for key, tensor in ours.items()}
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        features, maps = self.stem(images), {}
+    def forward(self, images: Tensor, send: Callable[[str, Tensor], Tensor]) -> Tensor:
+        """The last tap's map; `send(tap, features)` gets every tap's, and what it returns goes on."""
+        features: Tensor = self.stem(images)
         for tap, stage in self.stages.items():
-            maps[tap] = features = self.get_submodule(stage)(features)
-        return maps
+            features = send(tap, self.get_submodule(stage)(features))
+        return features
 
 
 Cut = Callable[[nn.Module], list[nn.Module]]

@@ -1,6 +1,6 @@
 """The target network: backbone and head, giving logits and every tap an adversary may see."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from privatenet.models.arm import Affinity, ArmHead
 from privatenet.models.backbones import BACKBONES, Backbone, build_backbone
+from privatenet.models.channel import CENTRE, NO_CHANNEL, RELEASE, ChannelSpec, build_channel
 from privatenet.models.errors import ModelError
 
 Head = Literal["arm", "linear"]
@@ -26,8 +27,10 @@ class NetworkSpec:
     image_size: int = 224
     head: Head = "arm"
     affinity: Affinity = "ema"
+    channel: ChannelSpec = NO_CHANNEL
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "channel", ChannelSpec.of(self.channel))
         accepted = {"backbone": tuple(BACKBONES), "head": get_args(Head), "affinity": get_args(Affinity)}
         for field, values in accepted.items():
             if getattr(self, field) not in values:
@@ -36,8 +39,15 @@ class NetworkSpec:
             if getattr(self, field) < least:
                 raise ModelError(f"{field} {getattr(self, field)} is too small; accepted: {least} and up")
 
+        if self.channel.kind != "none" and self.channel.at not in (sites := (*self._features, "logits")):
+            raise ModelError(f"channel.at {self.channel.at!r} is unknown; accepted: {', '.join(sites)}")
+
     @property
     def taps(self) -> tuple[str, ...]:
+        return self._features if self.channel.kind == "none" else (*self._features, CENTRE, RELEASE)
+
+    @property
+    def _features(self) -> tuple[str, ...]:
         return (*Backbone.taps, "arm") if self.head == "arm" else Backbone.taps
 
 
@@ -47,7 +57,10 @@ def build_network(spec: NetworkSpec, weights: str = "none") -> "Network":
 
 
 class Network(nn.Module):
-    """Pictures [B, 3, S, S] to logits [B, K] and all taps, by name; `tap_shapes` are those of one picture."""
+    """Pictures [B, 3, S, S] to logits [B, K] and all taps, by name; `tap_shapes` are those of one picture.
+
+    Where there is a channel, everything after its tap is computed from what it sends, in evaluation too.
+    """
 
     def __init__(self, spec: NetworkSpec, backbone: Backbone) -> None:
         super().__init__()
@@ -61,14 +74,37 @@ class Network(nn.Module):
             self.tap_shapes["arm"] = (self.head.num_features,)
         else:
             self.head = LinearHead(channels, spec.num_classes)
+        if spec.channel.kind != "none":
+            shape = {**self.tap_shapes, "logits": (spec.num_classes,)}[spec.channel.at]
+            self.channel = build_channel(spec.channel, shape)
+            self.tap_shapes |= {CENTRE: shape, RELEASE: shape}
 
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        taps = self.backbone(images)
+        taps: dict[str, Tensor] = {}
+
+        def send(tap: str, features: Tensor) -> Tensor:
+            """What comes after `tap` gets."""
+            if tap != "logits":
+                taps[tap] = features
+            if self.spec.channel.kind != "none" and self.spec.channel.at == tap:
+                taps[CENTRE] = self.channel.bound(features)
+                taps[RELEASE] = features = self.channel(taps[CENTRE])
+            return features
+
+        features = self.backbone(images, send)
         if isinstance(self.head, ArmHead):
-            logits, taps["arm"] = self.head(taps["backbone"])
+            features = send("arm", self.head.amend(features))
+            logits = self.head.linear(features)
         else:
-            logits = self.head(taps["backbone"])
-        return logits, taps
+            logits = self.head(features)
+        return send("logits", logits), taps
+
+
+def with_channel(network: Network, channel: ChannelSpec) -> Network:
+    """`network`, its backbone and head, with `channel` in place of its own. Raises ModelError for an unknown tap."""
+    sending = Network(replace(network.spec, channel=channel), network.backbone)
+    sending.head = network.head
+    return sending
 
 
 class LinearHead(nn.Module):
@@ -94,9 +130,15 @@ def _map_shapes(backbone: Backbone, image_size: int) -> dict[str, tuple[int, ...
     """Shapes of the backbone's maps for one picture, found on the meta device: no arithmetic, no statistics moved."""
     state = {key: tensor.to("meta") for key, tensor in backbone.state_dict().items()}
     picture = torch.empty(1, 3, image_size, image_size, device="meta")
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(tap: str, features: Tensor) -> Tensor:
+        shapes[tap] = tuple(features.shape[1:])
+        return features
+
     training = backbone.training
     backbone.eval()
     with torch.no_grad():
-        maps = functional_call(backbone, state, picture)
+        functional_call(backbone, state, (picture, note))
     backbone.train(training)
-    return {tap: tuple(features.shape[1:]) for tap, features in maps.items()}
+    return shapes

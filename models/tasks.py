@@ -112,7 +112,7 @@ class PrivateTask(nn.Module):
         record = {"cross_entropy": self.criterion(logits.float(), labels[self.target])}
         privacy = []
         for spec in self.specs:
-            losses = self.terms[spec.name](taps[spec.pair.tap], labels[spec.pair.attribute])
+            losses = self.terms[spec.name](taps[spec.tap], labels[spec.pair.attribute])
             privacy.append(spec.weight * losses["loss"])
             record |= {spec.name if key == "loss" else f"{spec.name}/{key}": loss for key, loss in losses.items()}
         loss = (1 - self.lambda_) * record["cross_entropy"] + self.lambda_ * torch.stack(privacy).sum()

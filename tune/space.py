@@ -40,7 +40,7 @@ def check_space(space: SpaceConfig, search: SearchConfig, config: Config, schema
     for name, accepted in {"objective": OBJECTIVES, "backbone": BACKBONES}.items():
         _accept(f"space.{name}", _ends(varied.get(name, [])), accepted)
     _check_options(space, config)
-    has = NetworkSpec(head=config.model.head).taps
+    has = NetworkSpec(head=config.model.head, channel=config.channel).taps
     for key, values in (("space.taps", _parts(varied.get("taps", []))), ("search.taps", search.taps)):
         _accept(key, values, has)
     for key, values in (

@@ -92,7 +92,8 @@ def _run_phases(
 def _plan(sweep: SweepConfig) -> TrialPlan:
     search, config = sweep.search, sweep.config
     taps, attributes = watched(sweep.space, search, config)
-    quick = AuditConfig(taps, attributes, list(search.attackers), seeds=1, components=256, references=[])
+    attackers = list(search.attackers)
+    quick = AuditConfig(taps, attributes=attributes, attackers=attackers, seeds=1, components=256, references=[])
     full = replace(quick, attackers=list(ATTACKERS), seeds=3, components=512)
     test = full if search.audit == "full" else quick
     return TrialPlan(config, quick, test, search.measure_every, tuple(protected(sweep.space, config)), Workers(1, 1, 0))

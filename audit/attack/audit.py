@@ -16,7 +16,7 @@ import torch
 
 from privatenet.audit.attack.checks import check_config
 from privatenet.audit.attack.controls import adversary_controls, target_label_control
-from privatenet.audit.attack.features import Key, extract
+from privatenet.audit.attack.features import SEVERAL, Key, extract
 from privatenet.audit.attack.findings import VERSION, Findings, Leak, NetworkFindings, Protocol
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
 from privatenet.audit.attack.judging import JudgedLeak, judge_leaks, utility
@@ -77,7 +77,8 @@ def _attack_network(
     """Features of one network, and the whole fleet's answers about them; what is there already is not done again."""
     key = Key(audited.sha256, faces.fingerprint, engine.precision, audited.network.spec.image_size)
     progress(f"{audited.role}: features", 0, 0)
-    features = extract(audited.network, key, config.taps, faces, engine, ranks, root / "features")
+    taps = [tap for tap in config.taps if tap.partition(SEVERAL)[0] in audited.network.taps]
+    features = extract(audited.network, key, taps, faces, engine, ranks, root / "features")
     fleet = Fleet(features, faces, split, audited.donors, config, ranks.device, root / "answers" / key.folder)
     return attack(fleet, ranks, lambda what, done, total: progress(f"{audited.role}: {what}", done, total))
 
@@ -94,14 +95,16 @@ def _judge_networks(
 
 
 def _with_changes(audited: list[JudgedLeak], reference: list[JudgedLeak], config: AuditConfig) -> list[JudgedLeak]:
-    """With the change against the reference network, paired by test sample, and the paper's robustness."""
+    """With the change against the reference network, paired by test sample, and the paper's robustness, where the
+    reference has that tap."""
 
     def changed(leak: Leak, right: Numbers, reference_right: Numbers) -> Leak:
         change = Resamples(len(right), config.resamples, config.confidence).mean(right - reference_right)
         return replace(leak, change=change, robustness=change.value / float(reference_right.mean()))
 
-    pairs = zip(audited, reference, strict=True)
-    return [replace(one, leak=changed(one.leak, one.right, other.right)) for one, other in pairs]
+    others = {(other.leak.tap, other.leak.attribute): other.right for other in reference}
+    places = [(one, others.get((one.leak.tap, one.leak.attribute))) for one in audited]
+    return [one if right is None else replace(one, leak=changed(one.leak, one.right, right)) for one, right in places]
 
 
 def _describe(audited: AuditedNetwork, fleet: Fleet, leaks: list[Leak]) -> NetworkFindings:

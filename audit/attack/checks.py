@@ -4,12 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from privatenet.audit.attack.attackers import ATTACKERS
+from privatenet.audit.attack.features import SEVERAL
 from privatenet.audit.attack.samples import KINDS
 from privatenet.audit.errors import AuditError
 from privatenet.audit.settings import REFERENCES, AuditConfig
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.faces import Faces
 from privatenet.models.backbones import Backbone
+from privatenet.models.channel import CENTRE, RELEASE
 from privatenet.models.network import NetworkSpec, check_tap
 
 LEAST = {"seeds": 1, "components": 2, "resamples": 100}
@@ -19,7 +21,7 @@ def check_config(config: AuditConfig, source: Checkpoint, faces: Faces) -> Audit
     """`config` with all taps, attributes and attackers named. Raises `AuditError` or `ModelError` where it cannot."""
     _check_source(source, faces)
     spec = NetworkSpec(**source.state["spec"])
-    taps = config.taps or [tap for tap in ("backbone", "arm") if tap in spec.taps]
+    taps = config.taps or [tap for tap in ("backbone", "arm", RELEASE) if tap in spec.taps]
     for tap in taps:
         if tap == "image":
             raise AuditError("taps: image is no tap; what the picture itself tells is in the controls")
@@ -33,8 +35,11 @@ def check_config(config: AuditConfig, source: Checkpoint, faces: Faces) -> Audit
     _check_names("attackers", config.attackers, ATTACKERS)
     _check_names("references", config.references, REFERENCES)
     attackers = config.attackers or list(ATTACKERS)
-    _check_every_tap_is_attacked(taps, attackers)
+    _check_every_tap_is_attacked(taps, attackers, spec)
     _check_numbers(config)
+    if spec.channel.kind == "noise":
+        several = [f"{RELEASE}{SEVERAL}{count}" for count in config.releases if count > 1]
+        taps = [name for tap in taps for name in ((tap, *several) if tap == RELEASE else (tap,))]
     attributes = config.attributes or list(faces.schema.private)
     return replace(config, taps=taps, attributes=attributes, attackers=attackers)
 
@@ -55,9 +60,10 @@ def _check_names(key: str, names: Sequence[str], accepted: Iterable[str]) -> Non
             raise AuditError(f"{key}: {name!r} is unknown: accepted are {', '.join(accepted)}")
 
 
-def _check_every_tap_is_attacked(taps: Sequence[str], attackers: Sequence[str]) -> None:
+def _check_every_tap_is_attacked(taps: Sequence[str], attackers: Sequence[str], spec: NetworkSpec) -> None:
     for tap in taps:
-        kinds = KINDS["map" if tap in Backbone.taps else "vector"]
+        site = spec.channel.at if tap in (CENTRE, RELEASE) else tap
+        kinds = KINDS["map" if site in Backbone.taps else "vector"]
         if not any(set(ATTACKERS[name].kinds) & set(kinds) for name in attackers):
             raise AuditError(
                 f"attackers: none of {', '.join(attackers)} can look at {tap}: choose other taps or attackers"
@@ -68,5 +74,7 @@ def _check_numbers(config: AuditConfig) -> None:
     for key, least in LEAST.items():
         if getattr(config, key) < least:
             raise AuditError(f"{key} is {getattr(config, key)}: accepted are numbers of at least {least}")
+    if not config.releases or min(config.releases) < 1 or len(set(config.releases)) < len(config.releases):
+        raise AuditError(f"releases is {config.releases}: accepted are different numbers of at least 1")
     if not 0.5 <= config.confidence < 1:
         raise AuditError(f"confidence is {config.confidence}: accepted are numbers from 0.5 to 1")

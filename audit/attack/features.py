@@ -4,10 +4,14 @@
     features/<network>/train/arm.npy    float32 [N, ...], a row for every sample of the split, in its order
     features/<network>/train/logits.npy
 
+What a noisy channel sends is not kept but drawn from its centres, always alike: one release of every picture, or the
+mean of several.
+
 Every machine has a folder of its own. A file appears whole or not at all, so that an interrupted extraction goes on
 with what is missing; a file that is not the one that was written is computed again.
 """
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,10 +35,14 @@ from privatenet.distributed.evaluate import EVALUATION_BATCH
 from privatenet.distributed.faces import Faces, Subset
 from privatenet.distributed.ranks import Ranks
 from privatenet.models.arm import one_by_one
+from privatenet.models.channel import CENTRE, RELEASE, ChannelSpec
 from privatenet.models.network import Network
 
 SPLITS = ("train", "test")
 LOGITS = "logits"
+SEVERAL = "_x"
+"""In `release_x10`: what ten releases of one picture tell, by their mean."""
+NOISE_SEED = 20_260
 INDEX = "index.json"
 
 Array = npt.NDArray[np.float32]
@@ -73,11 +81,29 @@ class Features:
     key: Key
     folder: Path
     shapes: Mapping[str, tuple[int, ...]]
+    channel: ChannelSpec
 
     def array(self, split: str, tap: str) -> Array:
-        """Float32 [N, *shape of the tap], read-only, on disk."""
-        mapped: Array = np.load(_file(self.folder, split, tap), mmap_mode="r")
-        return mapped
+        """Float32 [N, *shape of the tap], read-only, on disk; what is sent by a noisy channel in memory."""
+        releases = releases_of(tap)
+        if not releases or self.channel.kind != "noise":
+            mapped: Array = np.load(_file(self.folder, split, tap), mmap_mode="r")
+            return mapped
+        centres = self.array(split, CENTRE)
+        rng = np.random.default_rng([NOISE_SEED, SPLITS.index(split), releases])
+        noise = rng.standard_normal(centres.shape, dtype=np.float32)
+        return centres + np.float32(self.sigma(tap)) * noise
+
+    def sigma(self, tap: str) -> float:
+        """The standard deviation of the noise at `tap`; 0 where there is none."""
+        releases = releases_of(tap) if self.channel.kind == "noise" else 0
+        return self.channel.sigma / math.sqrt(releases) if releases else 0.0
+
+
+def releases_of(tap: str) -> int:
+    """How many releases of a picture an attacker at `tap` has, their mean; 0 where `tap` is not what is sent."""
+    name, _, count = tap.partition(SEVERAL)
+    return int(count or 1) if name == RELEASE else 0
 
 
 def extract(
@@ -91,18 +117,20 @@ def extract(
     holds features of something else.
     """
     folder = root / key.folder
+    channel = network.spec.channel
     all_shapes = {**network.tap_shapes, LOGITS: (network.spec.num_classes,)}
-    shapes = {tap: all_shapes[tap] for tap in (*taps, LOGITS)}
+    shapes = {tap: all_shapes[tap.partition(SEVERAL)[0]] for tap in (*taps, LOGITS)}
+    kept = {CENTRE if releases_of(tap) and channel.kind == "noise" else tap: shape for tap, shape in shapes.items()}
     network = one_by_one(network).to(ranks.device).eval()
     for split in splits:
-        missing_by_rank = agree.everyone(ranks, partial(_missing, folder, key, split, list(shapes), ranks))
+        missing_by_rank = agree.everyone(ranks, partial(_missing, folder, key, split, list(kept), ranks))
         if any(missing_by_rank):  # only then are pictures decoded
-            missing = {tap: shapes[tap] for tap in missing_by_rank[_first_here(ranks)]}
+            missing = {tap: kept[tap] for tap in missing_by_rank[_first_here(ranks)]}
             extraction = _Extraction(network, key, split, faces.everything(split), missing, engine, ranks, folder)
             agree.each(ranks, extraction.lay_out)
             agree.each(ranks, extraction.compute)
             agree.each(ranks, extraction.publish)
-    return Features(key, folder, shapes)
+    return Features(key, folder, shapes, channel)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 from privatenet.audit.attack import attackers, samples, together
 from privatenet.audit.attack.answers import Stored, code_digest, library_versions, read, write
 from privatenet.audit.attack.attackers import ATTACKERS, Answers, AttackContext
-from privatenet.audit.attack.features import Features
+from privatenet.audit.attack.features import Features, releases_of
 from privatenet.audit.attack.samples import (
     KINDS,
     AttackLabels,
@@ -33,6 +33,7 @@ from privatenet.distributed.config import digest
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks
 from privatenet.models import adversary, arm
+from privatenet.models.channel import CENTRE
 from privatenet.models.network import Network
 
 CODE = (attackers, together, samples, adversary, arm)
@@ -94,8 +95,12 @@ class Fleet:
             for kind in KINDS["map" if len(shape) == 3 else "vector"]
             for attribute in self.config.attributes
             for name in self.config.attackers
-            if kind in ATTACKERS[name].kinds
+            if kind in ATTACKERS[name].kinds and (kind != "centres" or self.features.sigma(tap))
         ]
+
+    def site(self, tap: str) -> str:
+        """Where in the network `tap` is: of what a channel bounds and sends, the tap that it sends."""
+        return self.features.channel.at if releases_of(tap) or tap == CENTRE else tap
 
     def num_classes(self, attribute: str) -> int:
         return len(self.faces.schema.attribute(attribute).classes)
@@ -105,7 +110,7 @@ class Fleet:
 
     def context(self, unit: Unit, labels: AttackLabels, seeds: Sequence[int]) -> AttackContext:
         return AttackContext(
-            labels.fitting, labels.tuning, self.num_classes(unit.attribute), unit.tap,
+            labels.fitting, labels.tuning, self.num_classes(unit.attribute), self.site(unit.tap),
             self.donors[unit.attribute].network, tuple(seeds), self.device,
         )  # fmt: skip
 

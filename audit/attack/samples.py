@@ -20,11 +20,12 @@ from privatenet.data_shards.shards.manifest import Split
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.config import digest
 from privatenet.distributed.faces import Faces
+from privatenet.models.channel import CENTRE
 
 SALT = "attackers/"
 LEAST_SAMPLES = 20
-KINDS = {"map": ("map", "raw", "whitened", "channels"), "vector": ("vector", "raw", "whitened")}
-"""The representations of a tap that is a map [C, h, w] or a vector [C]."""
+KINDS = {"map": ("map", "raw", "whitened", "channels"), "vector": ("vector", "raw", "whitened", "centres")}
+"""The representations of a tap that is a map [C, h, w] or a vector [C]; `centres` are those of noisy releases only."""
 
 Labels = npt.NDArray[np.int64]
 
@@ -55,13 +56,17 @@ class AttackLabels:
 
 @dataclass(frozen=True)
 class Representation:
-    """A way of looking at a tap: `kind` is map, vector, raw, whitened or channels, `note` says how it was computed."""
+    """A way of looking at a tap: `kind` is map, vector, raw, whitened, channels or centres; `note` says how.
+
+    `sigma` is the standard deviation of the noise that tuning and testing samples have and fitting samples have not.
+    """
 
     kind: str
     fitting: Array
     tuning: Array
     testing: Array
     note: str
+    sigma: float = 0.0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,6 +81,7 @@ class Representation:
             self.tuning[np.searchsorted(split.tuning, subset.tuning)],
             self.testing[np.searchsorted(split.testing, subset.testing)],
             self.note,
+            self.sigma,
         )
 
 
@@ -136,7 +142,8 @@ def representations(
     *Raw* keeps the directions' relative variances, under one common factor; *whitened* scales every principal
     component to variance 1, so that what hides in directions of low variance is as loud as the rest. Taps of more than
     `components` numbers are reduced to that many principal components, by a randomised decomposition of the fitting
-    samples (Halko, Martinsson and Tropp, 2011).
+    samples (Halko, Martinsson and Tropp, 2011). Of noisy releases there are the fitting samples' *centres*, too: who
+    makes releases of own faces knows them without noise.
     """
     train, test = features.array("train", tap), features.array(split.testing_split, tap)
     arrays = train[split.fitting], train[split.tuning], test[split.testing]
@@ -145,6 +152,10 @@ def representations(
     yield Representation(kind, *arrays, f"the {'x'.join(map(str, shape))} numbers as they are")
     flat = tuple(array.reshape(len(array), -1) for array in arrays)
     yield from _principal(("raw", "whitened"), flat, components, seed, "")
+    if kind == "vector" and (sigma := features.sigma(tap)):
+        centres = np.asarray(features.array("train", CENTRE)[split.fitting])
+        note = f"fitting pictures before noise, others as sent; the noise is {sigma:.3g}"
+        yield Representation("centres", centres, flat[1], flat[2], note, sigma)
     if kind == "map":
         means = tuple(array.mean(axis=(2, 3)) for array in arrays)
         yield from _principal(("channels",), means, components, seed, f"the {shape[0]} channels' means, ")

@@ -13,6 +13,7 @@ from privatenet.distributed.stages.stage import StagePlan
 from privatenet.distributed.stages.trained import find_trained, load_initial_weights, load_network
 from privatenet.distributed.trainer import Job
 from privatenet.models.adversary import ImageAdversary, Pair, build_adversary
+from privatenet.models.channel import CENTRE, RELEASE
 from privatenet.models.network import NetworkSpec, check_tap
 from privatenet.models.tasks import AdversaryTask
 
@@ -20,11 +21,14 @@ FOLDERS = {"target": "known", "private": "unknown"}
 
 
 def plan_adversary(config: Config, faces: Faces, ranks: Ranks) -> StagePlan:
-    """Adversaries of all pairs that are attacked or protected; on a private network none that looks at the picture."""
+    """Adversaries of all pairs that are attacked or protected; on a private network none that looks at the picture, on
+    one without the configured channel none that looks at what it sends."""
     source = find_trained(config, faces, ranks, config.attack.network, "attack.network")
     spec = NetworkSpec(**source.state["spec"])
     names = dict.fromkeys([*config.attack.pairs, *config.protect.pairs])
     pairs = [Pair.parse(name) for name in names]
+    if spec.channel != config.channel:
+        pairs = [pair for pair in pairs if pair.tap not in (CENTRE, RELEASE)]
     for pair in pairs:
         check_pair(pair, spec, faces, "attack.pairs")
     if source.state["stage"] == "private":

@@ -12,7 +12,7 @@ IRRELEVANT = {"engine": ("zero_stage", "checkpoint_minutes"), "protect": ("start
 def identity(config: Config, faces: Faces, stage: str, **parents: Any) -> dict[str, Any]:
     """All that decides the result of `stage`, as JSON; `parents` are the hashes of the stages that it stands on."""
     values = config.to_dict()
-    sections = ["augment", "model", "engine", stage, *(["protect"] if stage == "private" else [])]
+    sections = ["augment", "model", "engine", stage, *(["protect", "channel"] if stage == "private" else [])]
     relevant = {
         name: {key: value for key, value in values[name].items() if key not in IRRELEVANT.get(name, ())}
         for name in sections

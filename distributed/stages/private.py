@@ -1,6 +1,7 @@
 """Stage `private`: the network learns the target attribute, and to reveal little where a term protects."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from privatenet.distributed.stages.stage import StagePlan
 from privatenet.distributed.stages.target import class_weights
 from privatenet.distributed.stages.trained import find_trained, load_adversaries, load_network, new_adversary
 from privatenet.distributed.trainer import Job
-from privatenet.models.network import NetworkSpec
+from privatenet.models.network import NetworkSpec, with_channel
 from privatenet.models.objectives.registry import TermSpec
 from privatenet.models.objectives.term import TermContext
 from privatenet.models.tasks import PrivateTask
@@ -27,7 +28,7 @@ from privatenet.models.tasks import PrivateTask
 def plan_private(config: Config, faces: Faces, ranks: Ranks) -> StagePlan:
     protect, specs, target = config.protect, config.protect.specs, faces.schema.target
     start = find_trained(config, faces, ranks, protect.start, "protect.start")
-    network_spec = NetworkSpec(**start.state["spec"])
+    network_spec = replace(NetworkSpec(**start.state["spec"]), channel=config.channel)
     for spec in specs:
         check_pair(spec.pair, network_spec, faces, "protect.terms")
     against = [spec.pair.name for spec in specs if spec.needs_adversary]
@@ -37,7 +38,7 @@ def plan_private(config: Config, faces: Faces, ranks: Ranks) -> StagePlan:
     needed = [target, *sorted({spec.pair.attribute for spec in specs})]
 
     def job() -> Job:
-        network = load_network(start, ranks)
+        network = with_channel(load_network(start, ranks), config.channel)
         adversaries = load_adversaries(known, network, against, ranks) if known else nn.ModuleDict()
         terms = {
             spec: spec.build(
@@ -46,6 +47,7 @@ def plan_private(config: Config, faces: Faces, ranks: Ranks) -> StagePlan:
                     faces.class_frequencies(spec.pair.attribute),
                     adversaries[spec.pair.name] if spec.needs_adversary else None,
                     partial(new_adversary, start, network, spec.pair.name),
+                    config.channel,
                 )
             )
             for spec in specs

@@ -1,5 +1,6 @@
 """What a stage starts from: checkpoints of other stages, by name or folder, and what is in them; published weights."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -29,7 +30,7 @@ def find_trained(config: Config, faces: Faces, ranks: Ranks, name: str, key: str
             f"{config.data.shards} is {faces.fingerprint[:12]}"
         )
     accepted = network_spec(config, faces)
-    if spec != accepted:
+    if replace(spec, channel=accepted.channel) != accepted:
         raise ConfigError(f"{key}: {source.folder} belongs to {spec}, the settings under `model` ask for {accepted}")
     return source
 

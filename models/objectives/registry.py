@@ -7,14 +7,17 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from privatenet.models.adversary import Pair
+from privatenet.models.channel import CENTRE, RELEASE
 from privatenet.models.errors import ModelError
 from privatenet.models.objectives.adversarial import Adversarial
 from privatenet.models.objectives.confusion import Confusion
+from privatenet.models.objectives.mixture import Mixture
 from privatenet.models.objectives.term import Learning, Term, TermContext
 
 OBJECTIVES: dict[str, type[Term]] = {
     "confusion": Confusion,
     "adversarial": Adversarial,
+    "mixture": Mixture,
 }
 
 
@@ -31,6 +34,11 @@ class TermSpec:
     def name(self) -> str:
         """`confusion/backbone-gender`: once in a network."""
         return f"{self.objective}/{self.pair.name}"
+
+    @property
+    def tap(self) -> str:
+        """Where its features are taken from."""
+        return OBJECTIVES[self.objective].tap or self.pair.tap
 
     @property
     def needs_adversary(self) -> bool:
@@ -76,6 +84,10 @@ def _parse(written: Mapping[str, Any]) -> TermSpec:
     objective = values.pop("objective", "confusion")
     if objective not in OBJECTIVES:
         raise ModelError(f"{pair.name}: objective {objective!r} is unknown; accepted: {', '.join(OBJECTIVES)}")
+    if OBJECTIVES[objective].tap == CENTRE and pair.tap != RELEASE:
+        raise ModelError(
+            f"{pair.name}: {objective} protects what a channel sends; accepted: {RELEASE}-{pair.attribute}"
+        )
     weight = values.pop("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight >= 0:
         raise ModelError(f"{pair.name}: weight {weight!r} is not accepted; accepted: numbers of at least 0")

@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
 
+from privatenet.models.channel import NO_CHANNEL, ChannelSpec
+
 
 @dataclass(frozen=True)
 class TermContext:
@@ -14,13 +16,14 @@ class TermContext:
 
     `tap_shape` is that of one picture's features, `frequencies` float32 [K] the shares of the attribute's classes among
     the training samples. `known` is the adversary of this pair that was trained on the unprotected network, where the
-    objective asks for one (`needs_adversary`); `fresh` builds one with new weights.
+    objective asks for one (`needs_adversary`); `fresh` builds one with new weights. `channel` is the network's.
     """
 
     tap_shape: tuple[int, ...]
     frequencies: Tensor
     known: nn.Module | None
     fresh: Callable[[], nn.Module]
+    channel: ChannelSpec = NO_CHANNEL
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -48,11 +51,13 @@ class Term(nn.Module):
     pays, and others for the record.
 
     A term may train an `adversary` of its own: then `learning` says how, and `adversary_loss` by what. `options` is the
-    dataclass of the objective's settings. A term that needs the whole global batch takes it through `gather`.
+    dataclass of the objective's settings. A term that needs the whole global batch takes it through `gather`. One that
+    looks at another tap than the one it protects, as at features before their noise, names it in `tap`.
     """
 
     options: ClassVar[type[Any]]
     needs_adversary: ClassVar[bool] = False
+    tap: ClassVar[str] = ""
 
     def __init__(self, options: Any, context: TermContext) -> None:
         super().__init__()

@@ -22,6 +22,7 @@ from privatenet.audit.attack.measures import Judgement, Numbers, Resamples, judg
 from privatenet.audit.attack.samples import KINDS, AttackLabels, AttackSplit, Representation, representations
 from privatenet.audit.attack.together import Member, Recipe, train_together
 from privatenet.audit.settings import AuditConfig
+from privatenet.models.channel import NO_CHANNEL
 from privatenet.models.network import Network, NetworkSpec, build_network
 
 Vectors = npt.NDArray[np.float32]
@@ -39,6 +40,9 @@ class InMemory:
 
     def array(self, split: str, tap: str) -> Vectors:
         return self.arrays[split]
+
+    def sigma(self, tap: str) -> float:
+        return 0.0
 
 
 @cache
@@ -230,7 +234,7 @@ def test_answers_are_found_by_all_that_they_depend_on_and_nothing_else(
     unit = Unit("arm", "gender", "logistic", "raw")
     rows = np.arange(40)
     attackers = Fleet(
-        Features(Key("9c1f" * 16, "5d41" * 16, "fp32", 64), tmp_path, {"arm": (8,)}),
+        Features(Key("9c1f" * 16, "5d41" * 16, "fp32", 64), tmp_path, {"arm": (8,)}, NO_CHANNEL),
         None,  # type: ignore[arg-type]
         AttackSplit(rows[:10], rows[10:20], rows[20:]),
         {"gender": Donor(donor(), "a" * 64)},

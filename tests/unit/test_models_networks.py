@@ -57,8 +57,14 @@ def test_taps_are_torchvisions_own_features_for_the_same_weights(name: str, tmp_
     torch.save(network.state_dict(), tmp_path / "weights.pth")
     backbone = build_backbone(name, str(tmp_path / "weights.pth")).eval()
     images = torch.randn(2, 3, 64, 64)
+    taps = {}
+
+    def keep(tap: str, features: torch.Tensor) -> torch.Tensor:
+        taps[tap] = features
+        return features
+
     with torch.no_grad():
-        taps = backbone(images)
+        backbone(images, keep)
         expected = create_feature_extractor(network, list(set(TORCHVISION_NODES[name])))(images)
     for tap, node in zip(Backbone.taps, TORCHVISION_NODES[name], strict=True):
         torch.testing.assert_close(taps[tap], expected[node], rtol=0, atol=0)
