@@ -45,7 +45,7 @@ class Faces:
         self.fingerprint: str = self.manifest.fingerprint
         self.train, self.test = open_split(folder, "train"), open_split(folder, "test")
         target = self.train.labels[:, self.schema.names.index(self.schema.target)]
-        self.held_out = validation_mask(self.train.names, target, config.validation)
+        self.held_out = validation_mask(self.train.names, target, config.validation, persons=self.train.persons)
         if config.validation and not self.held_out.any():
             raise DataError(
                 f"{config.shards}: data.validation {config.validation} leaves no sample to choose the best model on"

@@ -5,6 +5,7 @@ batch between them, so that a run may go on with another number of ranks at the 
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -118,18 +119,32 @@ def known_rows(labels: npt.NDArray[np.int64]) -> Rows:
 
 
 def validation_mask(
-    names: Sequence[str], classes: npt.NDArray[np.int64], fraction: float, salt: str = ""
+    names: Sequence[str],
+    classes: npt.NDArray[np.int64],
+    fraction: float,
+    salt: str = "",
+    persons: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.bool_]:
     """Choose `fraction` of every class for validation by the hash of the sample's name, whatever the order of samples.
 
-    Every class keeps at least one sample for training. The choice is part of the data set, not of a run's seed, so
-    that a network and its adversaries agree on what neither has seen; another `salt` gives an independent choice.
+    Where `persons` are known (int64 [N], -1: unknown), whole people are chosen, by the hash of their number, each where
+    that brings the classes nearer to `fraction`. Every class keeps at least one sample for training. The choice is part
+    of the data set, not of a run's seed, so that a network and its adversaries agree on what neither has seen; another
+    `salt` gives an independent choice.
     """
-    digests = (hashlib.sha256((salt + name).encode()).digest() for name in names)
-    keys = np.array([int.from_bytes(digest[:8], "big") for digest in digests], np.uint64)
+    numbers = [-1] * len(names) if persons is None else persons.tolist()
+    rows_of: dict[str, list[int]] = {}
+    for row, (name, number) in enumerate(zip(names, numbers, strict=True)):
+        rows_of.setdefault(name if number < 0 else f"/{number}", []).append(row)  # no name has a slash
+    labels = classes.tolist()
+    training = Counter(labels)
+    missing = Counter({value: min(round(fraction * size), size - 1) for value, size in training.items()})
     mask = np.zeros(len(names), dtype=np.bool_)
-    for value in np.unique(classes):
-        members = np.flatnonzero(classes == value)
-        count = min(round(fraction * len(members)), len(members) - 1)
-        mask[members[np.argsort(keys[members], kind="stable")][:count]] = True
+    for key in sorted(rows_of, key=lambda key: hashlib.sha256((salt + key).encode()).digest()):
+        counts = Counter([labels[row] for row in rows_of[key]])
+        nearer = sum([abs(missing[value] - count) - abs(missing[value]) for value, count in counts.items()]) < 0
+        if nearer and all(count < training[value] for value, count in counts.items()):
+            mask[rows_of[key]] = True
+            missing.subtract(counts)
+            training.subtract(counts)
     return mask

@@ -4,6 +4,9 @@
     train-000000.tar    WebDataset: <name>.jpg or .png, and <name>.json (class index by attribute, -1 for unsure)
     train-000000.json   where each picture's bytes lie in the tar, so that any sample is one read away, and its labels
 
+Where the source knows who is in a picture, the manifest has `persons` true, and among a sample's labels is `person`: a
+number for each person, the same in all splits, or -1 where the person is unknown.
+
 The manifest stays small whatever the data set's size, and its sha256 is the data set's fingerprint.
 """
 
@@ -19,7 +22,7 @@ import numpy.typing as npt
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import replacing
-from privatenet.data_shards.sources.schema import Schema
+from privatenet.data_shards.sources.schema import PERSON, Schema
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -54,13 +57,18 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a sharded data set holds; `image_size` is (height, width) in pixels, the same for every picture."""
+    """What a sharded data set holds.
+
+    `image_size` is (height, width) in pixels, the same for every picture; `persons` says whether any picture's person
+    is known.
+    """
 
     version: int
     schema: Schema
     image_size: tuple[int, int]
     splits: dict[str, tuple[Shard, ...]]
     skipped: tuple[Skipped, ...] = ()
+    persons: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -98,7 +106,7 @@ class Manifest:
             "image_size": list(self.image_size),
             "splits": {split: [asdict(shard) for shard in shards] for split, shards in self.splits.items()},
             "skipped": [asdict(skipped) for skipped in self.skipped],
-        }
+        } | ({"persons": True} if self.persons else {})
 
 
 def load_manifest(directory: Path) -> Manifest:
@@ -128,6 +136,7 @@ def decode_manifest(content: bytes, origin: Path | str) -> Manifest:
             image_size=_size(*plain["image_size"]),
             splits={split: tuple(_shard(shard) for shard in shards) for split, shards in plain["splits"].items()},
             skipped=tuple(Skipped(**skipped) for skipped in plain["skipped"]),
+            persons=plain.get("persons", False),
         )
         whole = manifest.fingerprint == plain["fingerprint"]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -142,7 +151,8 @@ class Split:
     """The samples of one split, in the order of its shards.
 
     `labels` is int64 [N, A], a column per attribute in schema order; sample `i` is the `sizes[i]` bytes of JPEG or
-    PNG at `offsets[i]` of the tar `paths[shard[i]]`.
+    PNG at `offsets[i]` of the tar `paths[shard[i]]`. `persons` is int64 [N], the number of each sample's person (-1:
+    unknown), or None where nobody in this split is known.
     """
 
     directory: Path
@@ -151,6 +161,7 @@ class Split:
     image_size: tuple[int, int]
     names: list[str]
     labels: npt.NDArray[np.int64]
+    persons: npt.NDArray[np.int64] | None
     shard: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
@@ -173,19 +184,29 @@ def open_split(directory: Path, split: str) -> Split:
     shards = manifest.shards(split)
     indices = [_open_index(directory, shard) for shard in shards]
     counts = [len(index.names) for index in indices]
-    columns = [[label for index in indices for label in index.labels[name]] for name in manifest.schema.names]
+    columns = {
+        name: np.array([label for index in indices for label in index.labels[name]], dtype=np.int64)
+        for name in label_names(manifest.schema, manifest.persons)
+    }
+    persons = columns.pop(PERSON, None)
     return Split(
         directory=directory,
         name=split,
         schema=manifest.schema,
         image_size=manifest.image_size,
         names=[name for index in indices for name in index.names],
-        labels=np.array(columns, dtype=np.int64).T.copy(),
+        labels=np.stack(list(columns.values()), axis=1),
+        persons=persons if persons is not None and (persons >= 0).any() else None,
         shard=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
         offsets=np.array([offset for index in indices for offset in index.offsets], dtype=np.int64),
         sizes=np.array([size for index in indices for size in index.sizes], dtype=np.int64),
         paths=tuple(directory / shard.name for shard in shards),
     )
+
+
+def label_names(schema: Schema, persons: bool) -> tuple[str, ...]:
+    """What each sample has a number for: the attributes in schema order, and last its person where `persons`."""
+    return (*schema.names, PERSON) if persons else schema.names
 
 
 @dataclass(frozen=True)

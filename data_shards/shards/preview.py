@@ -1,5 +1,6 @@
-"""A data set at a glance: a table of its classes, and a sheet of its faces by target class."""
+"""A data set at a glance: a table of its classes, its people, and a sheet of its faces by target class."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,21 @@ def class_table(manifest: Manifest) -> Table:
         "samples", "", *(cell for split in manifest.splits for cell in (f"{manifest.num_samples(split):,}", ""))
     )
     return table
+
+
+def people_summary(directory: Path, manifest: Manifest) -> str:
+    """How many people are in each split and in more than one, and how many pictures show somebody unknown."""
+    known: dict[str, list[int]] = {}
+    for split in manifest.splits:
+        persons = open_split(directory, split).persons
+        known[split] = [] if persons is None else persons[persons >= 0].tolist()
+    counts = ", ".join(f"{len(set(persons)):,} {split}" for split, persons in known.items())
+    num_splits = Counter(person for persons in known.values() for person in set(persons))
+    shared = sum(num > 1 for num in num_splits.values())
+    unknown = sum(manifest.num_samples(split) - len(persons) for split, persons in known.items())
+    return f"{counts}; in several splits: {shared:,}" + (
+        f"; pictures of unknown people: {unknown:,}" if unknown else ""
+    )
 
 
 def contact_sheet(directory: Path, split: str, out_png: Path, rows: int = 2, seed: int = 0) -> None:

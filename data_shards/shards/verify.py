@@ -12,7 +12,7 @@ from pathlib import Path
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import file_sha256
-from privatenet.data_shards.shards.manifest import Index, Manifest, Shard, Split, load_manifest
+from privatenet.data_shards.shards.manifest import Index, Manifest, Shard, Split, label_names, load_manifest
 from privatenet.data_shards.shards.picture import ENDINGS, PictureError, decode_stored
 
 
@@ -77,11 +77,12 @@ def _problems(directory: Path, manifest: Manifest, shard: Shard) -> Iterator[str
         labels = index.labels[attribute.name]
         if tuple(labels.count(label) for label in range(len(attribute.classes))) != shard.class_counts[attribute.name]:
             yield f"the manifest counts other classes of '{attribute.name}' than the index"
+    columns = label_names(manifest.schema, manifest.persons)
     with tar.open("rb") as stream:
         for row, (name, members) in enumerate(samples):
             stream.seek(index.offsets[row])
             at_offset = stream.read(index.sizes[row])
-            labels_by_name = {attribute: index.labels[attribute][row] for attribute in manifest.schema.names}
+            labels_by_name = {label: index.labels[label][row] for label in columns}
             yield from _sample_problems(name, members, at_offset, labels_by_name, manifest.image_size)
 
 

@@ -20,10 +20,10 @@ from typing import Literal
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import TMP, file_sha256, replacing
 from privatenet.data_shards.lock import LOCK, owned
-from privatenet.data_shards.shards.manifest import VERSION, Index, Manifest, Shard, Skipped, index_name
+from privatenet.data_shards.shards.manifest import VERSION, Index, Manifest, Shard, Skipped, index_name, label_names
 from privatenet.data_shards.shards.picture import ENDINGS, MAX_SIDE, MIN_SIDE, PictureError, picture_size, to_stored
 from privatenet.data_shards.sources.record import Record, Source, check_records
-from privatenet.data_shards.sources.schema import Schema
+from privatenet.data_shards.sources.schema import UNSURE, Schema
 
 BUILD = "build.json"
 
@@ -52,7 +52,8 @@ def build(
     plan = plan_shards(source.records, samples_per_shard)
     skip_corrupt = on_corrupt == "skip"
     size = _first_size(source, plan, skip_corrupt) if image_size is None else (image_size, image_size)
-    job = _Job(source, out, plan, size, fit=image_size is not None, skip_corrupt=skip_corrupt)
+    people = number_people(plan)
+    job = _Job(source, out, plan, size, fit=image_size is not None, skip_corrupt=skip_corrupt, people=people)
     with owned(out):
         _claim(out, source, samples_per_shard, image_size)
         manifest = _make_shards(job, workers, progress)
@@ -76,6 +77,13 @@ def plan_shards(records: Sequence[Record], samples_per_shard: int) -> dict[str, 
     return plan
 
 
+def number_people(plan: dict[str, list[Record]]) -> dict[str | None, int]:
+    """A number for each person, by first appearance in the plan, and -1 for None; empty where nobody is known."""
+    people = dict.fromkeys(record.person for records in plan.values() for record in records)
+    people.pop(None, None)
+    return {person: number for number, person in enumerate(people)} | {None: UNSURE} if people else {}
+
+
 @dataclass(frozen=True)
 class _Job:
     """All that a worker needs in order to make any shard."""
@@ -86,6 +94,7 @@ class _Job:
     size: tuple[int, int]
     fit: bool
     skip_corrupt: bool
+    people: dict[str | None, int]
 
 
 def _make_shards(job: _Job, workers: int, progress: Callable[[int, int], None] | None) -> Manifest:
@@ -101,7 +110,12 @@ def _make_shards(job: _Job, workers: int, progress: Callable[[int, int], None] |
             if progress is not None:
                 progress(done, len(job.source.records))
     manifest = Manifest(
-        VERSION, job.source.schema, job.size, {split: tuple(shards) for split, shards in splits.items()}, tuple(skipped)
+        version=VERSION,
+        schema=job.source.schema,
+        image_size=job.size,
+        splits={split: tuple(shards) for split, shards in splits.items()},
+        skipped=tuple(skipped),
+        persons=bool(job.people),
     )
     for split in manifest.splits:
         if manifest.num_samples(split) == 0:
@@ -188,15 +202,15 @@ def _write_tar(job: _Job, name: str) -> Index:
                 skipped.append({"name": record.name, "reason": str(error)})
                 continue
             sizes[record.name] = len(picture)
-            labels.append(record.labels)
-            tar.write({"__key__": record.name, ending: picture, "json": _label_json(record, job.source.schema)})
+            labels.append(_labels(job, record))
+            tar.write({"__key__": record.name, ending: picture, "json": json.dumps(labels[-1]).encode()})
     path = job.out / name
     offsets = _picture_offsets(path)
     return Index(
         names=list(sizes),
         offsets=[offsets[name] for name in sizes],
         sizes=list(sizes.values()),
-        labels={attribute: [row[i] for row in labels] for i, attribute in enumerate(job.source.schema.names)},
+        labels={label: [row[label] for row in labels] for label in _label_names(job)},
         skipped=skipped,
         tar_bytes=path.stat().st_size,
         tar_sha256=file_sha256(path),
@@ -210,8 +224,13 @@ def _picture_offsets(path: Path) -> dict[str, int]:
     return {name: offset for (name, _, ending), offset in members if ending in ENDINGS.values()}
 
 
-def _label_json(record: Record, schema: Schema) -> bytes:
-    return json.dumps(dict(zip(schema.names, record.labels, strict=True))).encode()
+def _labels(job: _Job, record: Record) -> dict[str, int]:
+    person = (job.people[record.person],) if job.people else ()
+    return dict(zip(_label_names(job), (*record.labels, *person), strict=True))
+
+
+def _label_names(job: _Job) -> tuple[str, ...]:
+    return label_names(job.source.schema, bool(job.people))
 
 
 def _describe(name: str, index: Index, schema: Schema) -> Shard:
@@ -255,7 +274,8 @@ def _build_note(source: Source, samples_per_shard: int, image_size: int | None) 
     """What decides which bytes go into which shard, short of the pictures themselves."""
     digest = hashlib.sha256(json.dumps(source.schema.to_dict()).encode())
     for record in source.records:
-        digest.update(json.dumps([record.name, record.split, record.labels, record.location]).encode())
+        person = [] if record.person is None else [record.person]
+        digest.update(json.dumps([record.name, record.split, record.labels, record.location, *person]).encode())
     note = {
         "version": VERSION,
         "samples_per_shard": samples_per_shard,

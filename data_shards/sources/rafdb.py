@@ -9,16 +9,22 @@ and the other attributes either as lists, the way the demographic labels travel 
     GenderLabel/, AgeLabel/, RaceLabel/           the same file name; train_00001.jpg<TAB>1
 or as the data set itself has them,
     Annotation/manual/train_00001_manu_attri.txt  five landmarks, then gender, race and age group, one a line
-Race may be missing from the lists; the schema is then without it.
+Race may be missing from the lists; the schema is then without it. RAF-DB does not say who is in a picture; data in its
+layout may, and then of every picture:
+    PersonLabel/                                  the same file name; train_00001.jpg<TAB>a name or number, no spaces
 """
 
 import dataclasses
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.sources.record import FolderSource, Record, check_pictures
-from privatenet.data_shards.sources.schema import Attribute, Schema
+from privatenet.data_shards.sources.schema import PERSON, Attribute, Schema
+
+Label = TypeVar("Label")
 
 _EMOTIONS = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 _AGE_GROUPS = ("0-3", "4-19", "20-39", "40-69", "70+")
@@ -36,7 +42,13 @@ RAFDB_SCHEMA = Schema(
 )
 
 _LIST = "list_patition_label.txt"
-_FOLDERS = {"emotion": "EmoLabel", "gender": "GenderLabel", "age_group": "AgeLabel", "race": "RaceLabel"}
+_FOLDERS = {
+    "emotion": "EmoLabel",
+    "gender": "GenderLabel",
+    "age_group": "AgeLabel",
+    "race": "RaceLabel",
+    PERSON: "PersonLabel",
+}
 _ANNOTATED = ("gender", "race", "age_group")
 _NUM_LANDMARKS = 5
 _PICTURE = re.compile(r"((train|test)_\w+)\.jpg")
@@ -51,10 +63,13 @@ def rafdb_source(root: Path) -> FolderSource:
 
 def read_labels(root: Path) -> tuple[Schema, tuple[Record, ...]]:
     """The labels under `root`, in the order of the emotion list; no picture is looked for."""
-    emotions = _read_list(root, RAFDB_SCHEMA.attribute("emotion"))
+    emotions = _read_list(root, "emotion", RAFDB_SCHEMA.attribute("emotion").encode)
     labels = {"emotion": emotions} | (_read_lists(root) or _read_annotations(root, list(emotions)))
     for attribute, by_name in labels.items():
         _check_same_names(root, attribute, by_name, emotions)
+    persons = _read_persons(root)
+    if persons:
+        _check_same_names(root, PERSON, persons, emotions)
     schema = _schema_of(labels)
     records = tuple(
         Record(
@@ -62,6 +77,7 @@ def read_labels(root: Path) -> tuple[Schema, tuple[Record, ...]]:
             split=name.partition("_")[0],
             labels=tuple(labels[attribute][name] for attribute in schema.names),
             location=f"Image/aligned/{name}_aligned.jpg",
+            person=persons.get(name),
         )
         for name in emotions
     )
@@ -80,13 +96,18 @@ def _read_lists(root: Path) -> dict[str, dict[str, int]]:
     """The private attributes that come as lists: none of them, or all but perhaps race."""
     present = [name for name in RAFDB_SCHEMA.private if (root / _FOLDERS[name]).is_dir()]
     needed = [name for name in RAFDB_SCHEMA.private if name in present or name != "race"] if present else []
-    return {name: _read_list(root, RAFDB_SCHEMA.attribute(name)) for name in needed}
+    return {name: _read_list(root, name, RAFDB_SCHEMA.attribute(name).encode) for name in needed}
 
 
-def _read_list(root: Path, attribute: Attribute) -> dict[str, int]:
-    """Class index by sample name from `name.jpg<space or tab>label` lines."""
-    path = root / _FOLDERS[attribute.name] / _LIST
-    labels: dict[str, int] = {}
+def _read_persons(root: Path) -> dict[str, str]:
+    """Who is in each picture, by sample name; empty where the data set does not say."""
+    return _read_list(root, PERSON, str) if (root / _FOLDERS[PERSON]).is_dir() else {}
+
+
+def _read_list(root: Path, attribute: str, encode: Callable[[str], Label]) -> dict[str, Label]:
+    """The encoded label by sample name from `name.jpg<space or tab>label` lines."""
+    path = root / _FOLDERS[attribute] / _LIST
+    labels: dict[str, Label] = {}
     for number, line in enumerate(_lines(path), start=1):
         fields = line.split()
         picture = _PICTURE.fullmatch(fields[0]) if len(fields) == 2 else None
@@ -98,7 +119,7 @@ def _read_list(root: Path, attribute: Attribute) -> dict[str, int]:
         if name in labels:
             raise DataError(f"{path}, line {number}: '{fields[0]}' is listed twice")
         try:
-            labels[name] = attribute.encode(fields[1])
+            labels[name] = encode(fields[1])
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from error
     if not labels:
@@ -131,7 +152,7 @@ def _read_annotations(root: Path, names: list[str]) -> dict[str, dict[str, int]]
     return labels
 
 
-def _check_same_names(root: Path, attribute: str, by_name: dict[str, int], emotions: dict[str, int]) -> None:
+def _check_same_names(root: Path, attribute: str, by_name: Mapping[str, object], emotions: dict[str, int]) -> None:
     for name in emotions.keys() - by_name.keys():
         raise DataError(f"{root / _FOLDERS[attribute] / _LIST}: has no label for '{name}.jpg', which has an emotion")
     for name in by_name.keys() - emotions.keys():

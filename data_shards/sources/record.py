@@ -18,12 +18,16 @@ UNSAFE = r"[./\\\x00-\x1f\x7f]"
 
 @dataclass(frozen=True)
 class Record:
-    """One picture before it is read: its name, its split, its class indices in schema order, where its bytes are."""
+    """One picture before it is read: its name, its split, its class indices in schema order, where its bytes are.
+
+    `person` is who is in it, as the source writes it; None where that is unknown. Shards keep a number instead.
+    """
 
     name: str
     split: str
     labels: tuple[int, ...]
     location: str
+    person: str | None = None
 
 
 class Source(Protocol):

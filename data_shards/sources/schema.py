@@ -13,6 +13,9 @@ from privatenet.data_shards.errors import DataError
 UNSURE = -1
 """The class index of a sample whose annotators could not tell."""
 
+PERSON = "person"
+"""What a sample's person stands under, beside its labels; so no attribute can be called that."""
+
 IDENTIFIER = re.compile(r"[a-z0-9_]+")
 """What schemas, attributes and splits may be called."""
 
@@ -32,6 +35,8 @@ class Attribute:
 
     def __post_init__(self) -> None:
         _check_identifier("attribute", self.name)
+        if self.name == PERSON:
+            raise DataError(f"attribute '{PERSON}' is not a label, it says who is in a picture; accepted: another name")
         if len(self.values) < 2:
             raise DataError(f"attribute '{self.name}' has {len(self.values)} classes, accepted: 2 or more")
         repeated = _first_repeated(self.classes)

@@ -6,10 +6,12 @@
 
 `path` is relative to the CSV's folder or to a root given besides; `split` is any name, such as train or test; then one
 column per attribute of the schema, its labels as the schema's `classes` write them. A column `name` may tell pictures
-apart whose files are called the same; other columns are ignored.
+apart whose files are called the same, a column `person` says who is in each (empty: somebody unknown, in no other
+picture); other columns are ignored.
 
 A sample is called as its file is, without the ending. What a shard's names cannot hold is written as in a URL, and `%`
 itself too: `1_0.jpg.chip.jpg` becomes `1_0%2Ejpg%2Echip`, and `urllib.parse.unquote` gives back `1_0.jpg.chip`.
+Of `person` shards keep a number; where the files are called after people, a column `name` keeps that out of them, too.
 """
 
 import csv
@@ -19,7 +21,7 @@ from pathlib import Path
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.sources.record import UNSAFE, FolderSource, Record, check_pictures
-from privatenet.data_shards.sources.schema import Schema
+from privatenet.data_shards.sources.schema import PERSON, Schema
 
 
 def table_source(table: Path, schema: Path, root: Path | None = None) -> FolderSource:
@@ -71,6 +73,7 @@ def _record(row: dict[str, str | None], schema: Schema, where: str) -> Record:
         split=values["split"],
         labels=labels,
         location=values["path"],
+        person=(row.get(PERSON) or "").strip() or None,
     )
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from privatenet.data_shards.shards.manifest import MANIFEST, Manifest, load_manifest
-from privatenet.data_shards.shards.preview import class_table, contact_sheet
+from privatenet.data_shards.shards.preview import class_table, contact_sheet, people_summary
 from privatenet.data_shards.shards.verify import verify
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.rafdb import rafdb_source
@@ -46,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
         sources.add_parser(
             "table",
             help="a CSV file, one row a picture",
-            description="Make shards from the pictures in a CSV file with columns path, split and one per attribute.",
+            description="Make shards from the pictures in a CSV file with columns path, split and one per attribute, "
+            "and person where it is known who is in them.",
         )
     )
     _add_synthetic_options(
@@ -143,13 +144,15 @@ def _build(arguments: argparse.Namespace) -> int:
         )
     if was_complete:
         print("The shards were there already; they were compared with their sums.")
-    _describe(console, manifest)
+    _describe(console, out, manifest)
     print(f"next         privatenet shards show {out} --sheet faces.png")
     return 0
 
 
-def _describe(console: Console, manifest: Manifest) -> None:
+def _describe(console: Console, directory: Path, manifest: Manifest) -> None:
     console.print(class_table(manifest))
+    if manifest.persons:
+        print(f"people       {people_summary(directory, manifest)}")
     for skipped in manifest.skipped:
         print(f"left out     {skipped.name} ({skipped.split}): {skipped.reason}")
     print(f"fingerprint  {manifest.fingerprint}")
@@ -184,7 +187,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     manifest = load_manifest(arguments.directory)
     console = Console()
-    _describe(console, manifest)
+    _describe(console, arguments.directory, manifest)
     if arguments.sheet is not None:
         split = arguments.split or next(iter(manifest.splits))
         contact_sheet(arguments.directory, split, arguments.sheet, arguments.rows, arguments.seed)

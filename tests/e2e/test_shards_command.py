@@ -30,13 +30,13 @@ COMMAND = (sys.executable, "-m", "privatenet.launch.commands.shards")
 def table(tmp_path: Path) -> Path:
     """Twelve pictures, two of them of another size, with their table and schema."""
     (tmp_path / "in").mkdir()
-    rows = ["path,split,mood,gender"]
+    rows = ["path,split,mood,gender,person"]
     for number in range(12):
         stream = io.BytesIO()
         Image.new("RGB", (30, 40 if number > 9 else 30), (20 * number, 90, 160)).save(stream, "JPEG")
         (tmp_path / "in" / f"face{number}.jpg").write_bytes(stream.getvalue())
         split, mood = "test" if number % 4 == 0 else "train", ("happy", "sad")[number % 2]
-        rows.append(f"face{number}.jpg,{split},{mood},{number % 3}")
+        rows.append(f"face{number}.jpg,{split},{mood},{number % 3},{'' if number == 2 else f'Oak{number % 5}'}")
     (tmp_path / "in" / "faces.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "in" / "faces.yaml").write_text(SCHEMA)
     return tmp_path / "in" / "faces.csv"
@@ -86,7 +86,9 @@ def test_show_draws_the_split_that_was_asked_for(
     out, sheet = tmp_path / "out", tmp_path / "faces.png"
     shards.main(build_arguments(table, out))
     assert shards.main(["show", str(out), "--sheet", str(sheet), "--split", "train"]) == 0
-    assert str(sheet) in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert str(sheet) in printed
+    assert "people       3 test, 5 train; in several splits: 3; pictures of unknown people: 1\n" in printed
     with Image.open(sheet) as image:
         assert image.format == "PNG"
     with pytest.raises(DataError, match="no split 'val', accepted: test, train"):
@@ -115,7 +117,7 @@ def test_a_corrupt_picture_that_is_left_out_is_named(
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="a process's children are read from /proc")
 def test_a_folder_in_use_is_refused_and_what_a_killed_build_left_is_taken_over(table: Path, tmp_path: Path) -> None:
-    """Also: processes make the same bytes as one, and are spawned, which only an importable program survives."""
+    """Also: processes make the same bytes as one, persons' numbers too, and are spawned from an importable program."""
     out = tmp_path / "two"
     build = [*build_arguments(table, out), "--shard-samples", "3", "--workers", "2"]
     picture = table.parent / "face3.jpg"
@@ -192,3 +194,5 @@ def test_real_faces_make_shards_that_others_can_read(tmp_path: Path, capsys: pyt
     split = open_split(out, "test")
     picture = Path(root) / "Image" / "aligned" / f"{split.names[17]}_aligned.jpg"
     assert split.read(17) == picture.read_bytes()
+    assert len(set(split.persons)) == 640  # type: ignore[arg-type]
+    assert "people       2,508 train, 640 test; in several splits: 0\n" in capsys.readouterr().out

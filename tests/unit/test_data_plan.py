@@ -97,3 +97,28 @@ def test_validation_takes_its_share_of_every_class_whatever_the_order_and_never_
     back = validation_mask(names[::-1], classes[::-1], 0.1)
     assert np.array_equal(back[::-1], mask)
     assert validation_mask(["a"], np.array([0]), 0.9).sum() == 0
+
+
+def test_validation_without_people_takes_the_samples_that_it_always_took() -> None:
+    mask = validation_mask([f"face{number}" for number in range(40)], np.arange(40) % 3, 0.2, "salt")
+    assert list(np.flatnonzero(mask)) == [3, 4, 5, 9, 17, 21, 22, 32, 34]
+
+
+def test_validation_takes_whole_people_and_about_its_share_of_every_class() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"face{number}" for number in range(900)]
+    classes, persons = rng.choice(3, 900, p=[0.6, 0.3, 0.1]), rng.integers(-1, 200, 900)
+    persons[:40] = -1  # unknown: each a person of its own
+    mask = validation_mask(names, classes, 0.2, persons=persons)
+    assert not set(persons[mask & (persons >= 0)]) & set(persons[~mask])
+    assert set(mask[persons < 0]) == {True, False}
+    for value in range(3):
+        assert abs(mask[classes == value].mean() - 0.2) < 0.03
+    back = validation_mask(names[::-1], classes[::-1], 0.2, persons=persons[::-1])
+    assert np.array_equal(back[::-1], mask)
+
+
+def test_a_person_who_alone_shows_a_class_stays_in_training() -> None:
+    classes = np.array([0] * 8 + [1] * 4)
+    persons = np.array([0, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 7])
+    assert not validation_mask([str(row) for row in range(12)], classes, 0.5, persons=persons)[7:].any()

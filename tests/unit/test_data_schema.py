@@ -134,6 +134,10 @@ def test_no_private_attribute_is_a_choice_one_can_make() -> None:
         (FACES_YAML.replace("0: 0-3", "0: 2001-04-19"), "datetime.*put it in quotes"),
         (FACES_YAML.replace("{0: male, 1: female}", "5"), "attribute 'gender': classes is 5"),
         (FACES_YAML.replace("without, with", "with, with"), "two classes called 'with'"),
+        (
+            FACES_YAML.replace("glasses", "person"),
+            "attribute 'person'.*says who is in a picture; accepted: another name",
+        ),
     ],
 )
 def test_a_wrong_schema_file_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:

@@ -84,6 +84,26 @@ def test_rafdb_without_race_labels_has_a_schema_without_race(tmp_path: Path) -> 
     assert records[0].labels == (4, 1, 2)
 
 
+def test_rafdb_persons_are_read_where_a_list_says_who_they_are(rafdb: Path) -> None:
+    assert {record.person for record in read_labels(rafdb)[1]} == {None}
+    (rafdb / "PersonLabel").mkdir()
+    path = rafdb / "PersonLabel" / "list_patition_label.txt"
+    path.write_text("".join(f"{name}.jpg\t{person}\n" for name, person in zip(FACES, "abab", strict=True)))
+    assert [record.person for record in read_labels(rafdb)[1]] == ["a", "b", "a", "b"]
+    edit(path, "train_00003.jpg\ta\n", "")
+    with pytest.raises(DataError, match=r"PersonLabel.*no label for 'train_00003\.jpg'"):
+        read_labels(rafdb)
+
+
+def test_real_faces_are_of_as_many_people_as_published() -> None:
+    root = os.environ.get("PRIVATENET_LFW_RAF")
+    if root is None:
+        pytest.skip("PRIVATENET_LFW_RAF does not name a folder of faces laid out as RAF-DB's")
+    records = read_labels(Path(root))[1]
+    train, test = ({record.person for record in records if record.split == split} for split in ("train", "test"))
+    assert (len(train), len(test), len(train & test)) == (2508, 640, 0)
+
+
 def test_rafdb_missing_pictures_are_found_before_anything_is_read(rafdb: Path) -> None:
     for name in ("train_00002", "test_0001"):
         (rafdb / "Image" / "aligned" / f"{name}_aligned.jpg").unlink()
@@ -215,6 +235,13 @@ def test_table_as_a_spreadsheet_saves_it_with_names_and_another_root(table: Path
     source = table_source(table, table.with_suffix(".yaml"), root=table.parent / "in")
     assert [(record.name, record.labels) for record in source.records] == [("first", (0, 1)), ("bob", (1, 0))]
     assert source.read(source.records[0]) == b"ann.jpg"
+
+
+def test_table_persons_are_optional_and_may_be_unknown(table: Path) -> None:
+    rows = ["path,split,mood,gender,person", "in/ann.jpg,train,up,1, Ann A ", "in/bob.png,train,down,0,"]
+    table.write_text("\n".join(rows))
+    source = table_source(table, table.with_suffix(".yaml"))
+    assert [record.person for record in source.records] == ["Ann A", None]
 
 
 def test_table_names_that_a_shard_cannot_hold_are_escaped_and_come_back(table: Path) -> None:

@@ -1,5 +1,6 @@
 """From a source to shards and back: bytes, resuming, corrupt pictures, and what the checks find."""
 
+import base64
 import io
 import json
 import struct
@@ -17,7 +18,7 @@ from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import file_sha256, replacing
 from privatenet.data_shards.shards.manifest import Manifest, load_manifest, open_split
 from privatenet.data_shards.shards.picture import PictureError, to_stored
-from privatenet.data_shards.shards.preview import class_table, contact_sheet
+from privatenet.data_shards.shards.preview import class_table, contact_sheet, people_summary
 from privatenet.data_shards.shards.verify import verify
 from privatenet.data_shards.shards.writer import build, plan_shards
 from privatenet.data_shards.sources.record import FolderSource, Record
@@ -126,6 +127,68 @@ def test_names_that_grow_a_tar_header_keep_their_offsets(source: FolderSource, t
     pictures = {record.name: source.read(record) for record in records}
     assert {name: split.read(row) for row, name in enumerate(split.names)} == pictures
     assert verify(tmp_path / "out") == []
+
+
+def with_persons(source: FolderSource) -> FolderSource:
+    """Nine people called after trees in both splits, and nobody known in every fifth picture."""
+    persons = [None if number % 5 == 0 else f"Oak_{number % 9}" for number in range(len(source.records))]
+    records = (replace(record, person=person) for record, person in zip(source.records, persons, strict=True))
+    return replace(source, records=tuple(records))
+
+
+def test_pictures_of_one_person_have_one_number_in_all_splits_and_its_name_is_in_no_file(
+    source: FolderSource, tmp_path: Path
+) -> None:
+    source = with_persons(source)
+    manifest = build(source, tmp_path / "out", samples_per_shard=6)
+    assert load_manifest(tmp_path / "out") == manifest
+    splits = [open_split(tmp_path / "out", name) for name in ("train", "test")]
+    numbers = {
+        name: number
+        for split in splits
+        for name, number in zip(split.names, split.persons.tolist(), strict=True)  # type: ignore[union-attr]
+    }
+    number_of = {(record.person, numbers[record.name]) for record in source.records}
+    assert sorted(number for _, number in number_of) == list(range(-1, 9))
+    assert (None, -1) in number_of
+    assert all(split.labels.shape == (len(split), 2) for split in splits)
+    assert not any(b"Oak" in data for data in content(tmp_path / "out").values())
+    assert people_summary(tmp_path / "out", manifest) == (
+        "9 train, 5 test; in several splits: 5; pictures of unknown people: 6"
+    )
+    assert verify(tmp_path / "out") == []
+
+
+def test_persons_change_no_label_and_no_order_and_make_another_data_set(source: FolderSource, tmp_path: Path) -> None:
+    build(source, tmp_path / "plain", samples_per_shard=6)
+    build(with_persons(source), tmp_path / "known", samples_per_shard=6)
+    plain, known = (open_split(tmp_path / folder, "train") for folder in ("plain", "known"))
+    assert plain.persons is None
+    assert plain.names == known.names
+    assert np.array_equal(plain.labels, known.labels)
+    with pytest.raises(DataError, match="holds shards of other records"):
+        build(with_persons(source), tmp_path / "plain", samples_per_shard=6)
+
+
+def test_a_split_in_which_nobody_is_known_has_no_persons(source: FolderSource, tmp_path: Path) -> None:
+    first, *others = source.records
+    build(replace(source, records=(replace(first, person="Ann"), *others)), tmp_path / "out")
+    assert sorted(set(open_split(tmp_path / "out", "train").persons)) == [-1, 0]  # type: ignore[arg-type]
+    assert open_split(tmp_path / "out", "test").persons is None
+
+
+def test_a_data_set_without_persons_keeps_the_fingerprint_that_it_had_before_there_were_any(tmp_path: Path) -> None:
+    """A run finds its stages by the fingerprint, and a build its folder by the records' sum."""
+    png = "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGUlEQVR4nGM8EbWAgRTARJLqUQ2jGoaUBgCTHwHiw5EGWgAAAABJRU5E"
+    (tmp_path / "a.png").write_bytes(base64.b64decode(png + "rkJggg=="))
+    records = [
+        Record(f"face{number}", "test" if number == 4 else "train", (number % 3, number % 3 - 1), "a.png")
+        for number in range(5)
+    ]
+    manifest = build(FolderSource(SCHEMA, tuple(records), tmp_path), tmp_path / "out", samples_per_shard=3)
+    assert manifest.fingerprint == "c5b60a66347507aafd99d0f22b93ffd26042606520c437e3b49678b823128148"
+    note = json.loads((tmp_path / "out" / "build.json").read_bytes())
+    assert note["records_sha256"] == "37a1f86177bc468446eefb7706b88a1b315eb131ee32f4b913a26d7a9b909ea8"
 
 
 class Unplugged(Exception):
@@ -406,21 +469,35 @@ def test_a_shard_that_the_manifest_does_not_know_is_found(shards: Path) -> None:
     assert verify(shards) == ["train-000009.tar: is not in the manifest"]
 
 
-def test_shards_written_by_another_hand_are_found_though_their_sums_agree(shards: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (b'"mood": 1', b'"mood": 2', "has other labels than the index"),
+        (b'"person": -1', b'"person": 0', "has other labels than the index"),
+        (b"\xff\xd9", b"\xff\0", "does not decode"),
+    ],
+)
+def test_shards_written_by_another_hand_are_found_though_their_sums_agree(
+    source: FolderSource, tmp_path: Path, old: bytes, new: bytes, problem: str
+) -> None:
     """A tar and a manifest that agree with each other, but whose samples do not agree with the index."""
-    tar = shards / "test-000001.tar"
+    shards = tmp_path / "out"
+    build(with_persons(source), shards, samples_per_shard=6)
+    tar = shards / "test-000000.tar"
     with tarfile.open(tar) as before:
         members = [(member, before.extractfile(member).read()) for member in before]  # type: ignore[union-attr]
     with replacing(tar) as stream, tarfile.open(fileobj=stream, mode="w") as after:
         for member, body in members:
-            swapped = body.replace(b'"mood": 0', b'"mood": 2').replace(b'"mood": 1', b'"mood": 2')
-            body = swapped if member.name.endswith(".json") else body[:-1] + b"\0"
-            after.addfile(member, io.BytesIO(body))
+            forged_body = body.replace(old, new)
+            member.size = len(forged_body)
+            after.addfile(member, io.BytesIO(forged_body))
     manifest = load_manifest(shards)
-    *others, last = manifest.splits["test"]
-    forged = replace(last, bytes=tar.stat().st_size, sha256=file_sha256(tar))
-    replace(manifest, splits=manifest.splits | {"test": (*others, forged)}).save(shards)
-    assert verify(shards)
+    first, *others = manifest.splits["test"]
+    forged = replace(first, bytes=tar.stat().st_size, sha256=file_sha256(tar))
+    replace(manifest, splits=manifest.splits | {"test": (forged, *others)}).save(shards)
+    problems = verify(shards)
+    assert problems
+    assert all(problem in found for found in problems)
 
 
 @pytest.mark.parametrize(
