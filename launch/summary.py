@@ -49,9 +49,9 @@ def show_all(checkpoints: Mapping[str, Checkpoint], config: Config) -> None:
     for heading in ("majority", "unprotected", "known", "unknown"):
         leakage.add_column(heading, justify="right", no_wrap=True)
     protected = config.protect.pairs
-    for pair, score in tests["known"].items():
-        cells = [_cell(tests[name].get(pair)) for name in ("private", "unknown")]
-        leakage.add_row(pair + (" *" if pair in protected else ""), _percent(score["majority"]), _cell(score), *cells)
+    for pair, score in {**tests["unknown"], **tests["known"]}.items():
+        cells = [_cell(tests[name].get(pair)) for name in ("known", "private", "unknown")]
+        leakage.add_row(pair + (" *" if pair in protected else ""), _percent(score["majority"]), *cells)
     console = Console(width=max(80, Console().width))
     console.print(utility)
     console.print(leakage)
