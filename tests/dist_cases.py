@@ -39,7 +39,7 @@ from privatenet.launch import train as train_command
 from privatenet.models.adversary import Pair, build_adversary
 from privatenet.models.network import NetworkSpec, build_network
 from privatenet.models.objectives.registry import parse_terms
-from privatenet.models.objectives.term import Gather, Term
+from privatenet.models.objectives.term import Term
 from privatenet.models.tasks import AdversaryTask, PrivateTask, TargetTask, Task
 
 BATCH = 16
@@ -206,13 +206,11 @@ def fail_on(ranks: Ranks, verb: str, failing: int) -> str:
 class Spread(Term):
     """A term of the whole batch that is not the mean of its shares' terms."""
 
-    def __init__(self, options: Any, context: Any) -> None:
-        super().__init__(options, context)
-        self.gather = Gather()
+    def view(self, features: Tensor) -> Tensor:
+        return features.flatten(1)
 
-    def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        every = self.gather(features.flatten(1))
-        return {"loss": (every - every.mean(dim=0)).square().sum(dim=1).logsumexp(dim=0)}
+    def loss(self, values: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        return (values - values.mean(dim=0)).square().sum(dim=1).logsumexp(dim=0)
 
 
 def learn_by_the_whole_batch(ranks: Ranks) -> dict[str, Any]:
