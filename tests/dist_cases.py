@@ -38,8 +38,8 @@ from privatenet.distributed.trainer import Job, Trainer, training_plan
 from privatenet.launch import train as train_command
 from privatenet.models.adversary import Pair, build_adversary
 from privatenet.models.network import NetworkSpec, build_network
-from privatenet.models.objectives.registry import parse_terms
-from privatenet.models.objectives.term import Term
+from privatenet.models.objectives.registry import OBJECTIVES, option_names, parse_terms
+from privatenet.models.objectives.term import TermContext
 from privatenet.models.tasks import AdversaryTask, PrivateTask, TargetTask, Task
 
 BATCH = 16
@@ -203,30 +203,46 @@ def fail_on(ranks: Ranks, verb: str, failing: int) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-class Spread(Term):
-    """A term of the whole batch that is not the mean of its shares' terms."""
+def learn_by_each_objective(ranks: Ranks) -> dict[str, Any]:
+    """Gradients of a network after two batches of sixteen pictures, of which each rank has its share, for every
+    objective; and the gradient of its adversary's loss, where it has one that learns. Some labels are unknown."""
+    gradients = {}
+    for name in OBJECTIVES:
+        for given in ("none", "target") if "given" in option_names(name) else ("",):
+            key = f"{name}-{given}" if given else name
+            gradients[key] = _learn_by(ranks, {"objective": name, **({"given": given} if given else {})})
+    return gradients
 
-    def view(self, features: Tensor) -> Tensor:
-        return features.flatten(1)
 
-    def loss(self, values: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-        return (values - values.mean(dim=0)).square().sum(dim=1).logsumexp(dim=0)
-
-
-def learn_by_the_whole_batch(ranks: Ranks) -> dict[str, Any]:
-    """One step of a task with a term of the whole batch, each rank with its share of eight pictures."""
+def _learn_by(ranks: Ranks, written: dict[str, Any]) -> Any:
     torch.manual_seed(0)
     network = build_network(NetworkSpec(backbone="resnet18", image_size=32, head="linear"))
-    (spec,) = parse_terms([{"at": "backbone-gender"}])
-    task = gather_batches(PrivateTask(network.eval(), {spec: Spread(None, None)}, "emotion", lambda_=0.5))
-    assert isinstance(task, PrivateTask)
-    share = slice(ranks.rank * 8 // ranks.world_size, (ranks.rank + 1) * 8 // ranks.world_size)
-    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))[share]
-    labels = {"emotion": torch.arange(8)[share] % 7, "gender": torch.arange(8)[share] % 2}
-    task(images, labels)["loss"].backward()
+    chance = torch.Generator().manual_seed(1)
+    images, gender = torch.randn(2, 16, 3, 32, 32, generator=chance), torch.arange(16) % 2
+    images += gender[:, None, None, None]
+    labels = {"emotion": torch.arange(16) // 2 % 4, "gender": torch.where(torch.arange(16) == 3, -1, gender)}
+    learning = {"known": "alternating"} if "known" in option_names(written["objective"]) else {}
+    reduced = {"components": 4, "queue": 20} if "queue" in option_names(written["objective"]) else {}
+    (spec,) = parse_terms([{"at": "backbone-gender", **written, **learning, **reduced}])
+    shape = network.tap_shapes["backbone"]
+
+    def known() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], 2))
+
+    term = spec.build(TermContext(shape, torch.tensor([0.5, 0.5]), known(), known, 7))
+    task = gather_batches(PrivateTask(network.eval(), {spec: term}, "emotion", lambda_=1.0))
+    share = slice(ranks.rank * 16 // ranks.world_size, (ranks.rank + 1) * 16 // ranks.world_size)
+    labels = {name: values[share] for name, values in labels.items()}
+    for batch in images:
+        task(batch[share], labels)["loss"].backward()
     gradient = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+    if term.adversary is not None:
+        parameters = list(term.adversary.requires_grad_(True).parameters())
+        assert isinstance(task, PrivateTask)
+        loss = term.adversary_loss(task.observations[spec.name], labels["gender"])
+        gradient = torch.cat([gradient, *(each.flatten() for each in torch.autograd.grad(loss, parameters))])
     dist.all_reduce(gradient)
-    return {"gradient": gradient.numpy() / ranks.world_size}
+    return gradient.numpy() / ranks.world_size
 
 
 def run_one_stage(ranks: Ranks, stage: str, config: Config) -> None:
