@@ -58,8 +58,13 @@ class MaxentEnsemble(Term):
         self.register_buffer("turn", torch.zeros((), dtype=torch.int64))
         num_features = reduce_map(torch.zeros(1, *context.tap_shape)).shape[1]
         depths = [DEPTHS[member % len(DEPTHS)] for member in range(options.members)]
-        self.ensemble = self.adversary = Ensemble(num_features, num_classes, depths).requires_grad_(False)
+        self.adversary = Ensemble(num_features, num_classes, depths).requires_grad_(False)
         self.learning = options.learning
+
+    @property
+    def ensemble(self) -> "Ensemble":
+        assert isinstance(self.adversary, Ensemble)
+        return self.adversary
 
     def view(self, features: Tensor) -> Tensor:
         return self.ensemble.answers(features)

@@ -65,6 +65,8 @@ def test_every_objective_gives_finite_gradients_whatever_labels_there_are(term: 
     for _ in range(2):  # with what the first step leaves behind
         loss = built(features, known, targets)["loss"]
     loss.backward()
+    addresses = [tensor.data_ptr() for tensor in built.state_dict().values()]
+    assert len(set(addresses)) == len(addresses), "a tensor of two names cannot be saved"
     assert loss.dtype == torch.float32
     assert features.grad is not None
     assert torch.isfinite(loss)
