@@ -9,6 +9,7 @@ from torch import Tensor
 
 from privatenet.data_shards.reading.plan import DataState, TrainingPlan
 from privatenet.distributed.config import FitConfig
+from privatenet.models.objectives.queue import Queue
 from privatenet.models.tasks import Task
 
 Best = dict[str, tuple[float, int]]
@@ -55,6 +56,12 @@ def trained_tensors(task: Task) -> dict[str, Tensor]:
     """Weights and statistics of what the task trains, by their names in the task; what is frozen is left out."""
     prefixes = tuple(f"{name}." for name in task.trained)
     return {name: tensor.detach() for name, tensor in task.state_dict().items() if name.startswith(prefixes)}
+
+
+def finished_tensors(task: Task) -> dict[str, Tensor]:
+    """What is kept of a task that is trained to its end: `trained_tensors` without what a queue still holds."""
+    queues = tuple(f"{name}." for name, module in task.named_modules() if isinstance(module, Queue))
+    return {name: tensor for name, tensor in trained_tensors(task).items() if not name.startswith(queues)}
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

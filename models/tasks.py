@@ -98,21 +98,22 @@ class PrivateTask(nn.Module):
         self.specs = tuple(terms)
         self.target = target
         self.lambda_ = lambda_
-        self.criterion = nn.CrossEntropyLoss(class_weights, label_smoothing=label_smoothing)
+        self.criterion = nn.CrossEntropyLoss(class_weights, ignore_index=-1, label_smoothing=label_smoothing)
         with_adversary = [spec.pair for spec, term in terms.items() if term.adversary is not None]
         self.heads = {target: target, **{pair.name: pair.attribute for pair in with_adversary}}
         self.observations: dict[str, Tensor] = {}
         self.trained: dict[str, nn.Module] = {"network": network}
-        if any(term.learning for term in terms.values()):
+        if any(term.changes for term in terms.values()):
             self.trained["terms"] = self.terms
 
     def forward(self, images: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         logits, taps = self.network(images)
         self._observe(taps)
-        record = {"cross_entropy": self.criterion(logits.float(), labels[self.target])}
+        targets = labels[self.target]
+        record = {"cross_entropy": self._cross_entropy(logits.float(), targets)}
         privacy = []
         for spec in self.specs:
-            losses = self.terms[spec.name](taps[spec.tap], labels[spec.pair.attribute])
+            losses = self.terms[spec.name](taps[spec.tap], labels[spec.pair.attribute], targets)
             privacy.append(spec.weight * losses["loss"])
             record |= {spec.name if key == "loss" else f"{spec.name}/{key}": loss for key, loss in losses.items()}
         loss = (1 - self.lambda_) * record["cross_entropy"] + self.lambda_ * torch.stack(privacy).sum()
@@ -128,6 +129,10 @@ class PrivateTask(nn.Module):
             if term.adversary is not None:
                 answers[spec.pair.name] = term.adversary(taps[spec.pair.tap])
         return answers
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Over the samples whose target is known (-1 is unknown), 0 where there are none: a mean of nothing is NaN."""
+        return torch.where((targets >= 0).any(), self.criterion(logits, targets), 0 * logits.sum())
 
     def _observe(self, taps: Mapping[str, Tensor]) -> None:
         self.observations = {spec.name: taps[spec.pair.tap].detach() for spec in self.specs}

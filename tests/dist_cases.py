@@ -6,6 +6,7 @@ import io
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,11 @@ from privatenet.distributed.train_state import trained_tensors
 from privatenet.distributed.trainer import Job, Trainer, training_plan
 from privatenet.launch import train as train_command
 from privatenet.models.adversary import Pair, build_adversary
+from privatenet.models.channel import CENTRE, ChannelSpec
 from privatenet.models.network import NetworkSpec, build_network
-from privatenet.models.objectives.registry import parse_terms
-from privatenet.models.objectives.term import Gather, Term
-from privatenet.models.tasks import AdversaryTask, PrivateTask, TargetTask, Task
+from privatenet.models.objectives.registry import OBJECTIVES, option_names, parse_terms
+from privatenet.models.objectives.term import Term, TermContext
+from privatenet.models.tasks import AdversaryTask, TargetTask, Task
 
 BATCH = 16
 # Small: a fresh network's first large steps are chaotic, and rounding alone then grows tenfold at every step.
@@ -203,32 +205,52 @@ def fail_on(ranks: Ranks, verb: str, failing: int) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-class Spread(Term):
-    """A term of the whole batch that is not the mean of its shares' terms."""
-
-    def __init__(self, options: Any, context: Any) -> None:
-        super().__init__(options, context)
-        self.gather = Gather()
-
-    def forward(self, features: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        every = self.gather(features.flatten(1))
-        return {"loss": (every - every.mean(dim=0)).square().sum(dim=1).logsumexp(dim=0)}
+def learn_by_each_objective(ranks: Ranks) -> dict[str, Any]:
+    """For every objective, gradients of a layer after two batches of sixteen pictures, of which each rank has its
+    share; and those of its adversary by its own loss, where it has one. One label is unknown."""
+    forms = [{"objective": name, "given": "none"} for name in OBJECTIVES]
+    forms += [{"objective": name, "given": "target"} for name in OBJECTIVES if "given" in option_names(name)]
+    return {"-".join(form.values()): _learn_by(ranks, form) for form in forms}
 
 
-def learn_by_the_whole_batch(ranks: Ranks) -> dict[str, Any]:
-    """One step of a task with a term of the whole batch, each rank with its share of eight pictures."""
-    torch.manual_seed(0)
-    network = build_network(NetworkSpec(backbone="resnet18", image_size=32, head="linear"))
-    (spec,) = parse_terms([{"at": "backbone-gender"}])
-    task = gather_batches(PrivateTask(network.eval(), {spec: Spread(None, None)}, "emotion", lambda_=0.5))
-    assert isinstance(task, PrivateTask)
-    share = slice(ranks.rank * 8 // ranks.world_size, (ranks.rank + 1) * 8 // ranks.world_size)
-    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))[share]
-    labels = {"emotion": torch.arange(8)[share] % 7, "gender": torch.arange(8)[share] % 2}
-    task(images, labels)["loss"].backward()
-    gradient = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
-    dist.all_reduce(gradient)
-    return {"gradient": gradient.numpy() / ranks.world_size}
+def _learn_by(ranks: Ranks, form: dict[str, Any]) -> list[Any]:
+    torch.manual_seed(1)  # with others the known adversary may be worse than guessing: no gradient
+    layer, shape, chance = nn.Conv2d(3, 8, 3, stride=2, bias=False), (8, 3, 3), torch.Generator().manual_seed(1)
+    options = {"known": "alternating", "components": 4, "queue": 20, **form}
+    names = ("objective", *option_names(form["objective"]))
+    narrow = OBJECTIVES[form["objective"]].tap == CENTRE
+    at = "release-gender" if narrow else "backbone-gender"
+    (spec,) = parse_terms([{"at": at, **{name: options[name] for name in names if name in options}}])
+
+    def known() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(72, 2))
+
+    frequencies, channel = torch.tensor([0.5, 0.5]), ChannelSpec("noise")
+    context = TermContext(shape[:1] if narrow else shape, frequencies, known(), known, 7, channel)
+    term = gather_batches(spec.build(context))
+    assert isinstance(term, Term)
+    gender = torch.arange(16) % 2
+    labels, targets = torch.where(torch.arange(16) == 3, -1, gender), torch.arange(16) // 2 % 4
+    images = torch.randn(2, 16, 3, 8, 8, generator=chance) + (2 * gender - 1)[:, None, None, None]
+    share = slice(ranks.rank * 16 // ranks.world_size, (ranks.rank + 1) * 16 // ranks.world_size)
+    for batch in images:
+        features = layer(batch[share])
+        if narrow:
+            features = features.mean(dim=(2, 3))
+            noise = torch.randn(16, 8, generator=chance)[share]  # the same for a picture, whatever rank has it
+            term.view = partial(_noisy, noise)  # type: ignore[method-assign]
+        term(features, labels[share], targets[share])["loss"].backward()
+    gradients = [parameter.grad for parameter in layer.parameters()]
+    if term.adversary is not None:
+        parameters = list(term.adversary.requires_grad_(True).parameters())
+        gradients += torch.autograd.grad(term.adversary_loss(features.detach(), labels[share]), parameters)
+    for gradient in gradients:
+        dist.all_reduce(gradient)
+    return [gradient.numpy() / ranks.world_size for gradient in gradients]
+
+
+def _noisy(noise: Tensor, centres: Tensor) -> Tensor:
+    return torch.stack([centres, centres + noise], dim=1)
 
 
 def run_one_stage(ranks: Ranks, stage: str, config: Config) -> None:

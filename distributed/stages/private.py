@@ -47,6 +47,7 @@ def plan_private(config: Config, faces: Faces, ranks: Ranks) -> StagePlan:
                     faces.class_frequencies(spec.pair.attribute),
                     adversaries[spec.pair.name] if spec.needs_adversary else None,
                     partial(new_adversary, start, network, spec.pair.name),
+                    network_spec.num_classes,
                     config.channel,
                 )
             )

@@ -24,7 +24,7 @@ from privatenet.distributed.held import held
 from privatenet.distributed.provenance import differences
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.tracking.tracker import Tracker
-from privatenet.distributed.train_state import Best, trained_tensors
+from privatenet.distributed.train_state import Best, finished_tensors
 from privatenet.distributed.trainer import AfterEpoch, Job, Trainer, training_plan
 from privatenet.models.network import NetworkSpec
 
@@ -114,7 +114,7 @@ def _finish(
     assert tracker is not None
     if tested:
         tracker.log(score_metrics("test", tested), max(epoch for _, epoch in best.values()))
-    done = checkpoint.save(plan.folder / "final", {"model": trained_tensors(job.task)}, state)
+    done = checkpoint.save(plan.folder / "final", {"model": finished_tensors(job.task)}, state)
     network = job.task.network if plan.stage != "adversary" else None
     tracker.finish(done.hash, network, config.model.image_size)
     checkpoint.Store(plan.folder / "checkpoints").remove()

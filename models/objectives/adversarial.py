@@ -11,7 +11,7 @@ from privatenet.models.objectives.known import KnownAdversaryTerm
 class Adversarial(KnownAdversaryTerm):
     """Minus the adversary's cross-entropy, held at log K."""
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         return adversarial_loss(logits, labels)
 
 

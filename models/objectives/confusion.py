@@ -34,7 +34,7 @@ class Confusion(KnownAdversaryTerm):
             "prior", shares if options.prior == "class" else torch.full_like(shares, 1 / len(shares)), persistent=False
         )
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
         return confusion_loss(logits, self.prior)
 
 

@@ -1,6 +1,5 @@
 """Terms that hide from a known adversary: frozen as it was trained, or learning on while the network hides."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from privatenet.models.freeze import freeze
-from privatenet.models.objectives.term import Learning, Term, TermContext
+from privatenet.models.objectives.term import Learning, Term, TermContext, on_known
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,10 @@ class KnownAdversaryTerm(Term):
         if self.learning is None:
             freeze(self.adversary)
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        raise NotImplementedError
-
-    def forward(self, features: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
-        return {"loss": self.loss(self._answer(features), labels)}
-
     def adversary_loss(self, features: Tensor, labels: Tensor) -> Tensor:
         assert self.adversary is not None
-        return F.cross_entropy(self.adversary(features).float(), labels)
+        logits, labels = self.global_batch(self.adversary(features), labels)
+        return on_known(F.cross_entropy, labels >= 0, logits, labels)
 
     def restart(self) -> None:
         assert self.adversary is not None
@@ -58,7 +52,7 @@ class KnownAdversaryTerm(Term):
             for name, tensor in self.adversary.state_dict().items():
                 tensor.copy_(new[name])
 
-    def _answer(self, features: Tensor) -> Tensor:
+    def view(self, features: Tensor) -> Tensor:
         """The adversary's logits; its statistics, if it is learning, stay as its own steps left them."""
         assert self.adversary is not None
         logits: Tensor

@@ -5,7 +5,6 @@ Gaussians around all mu, so that what anybody can know of the attribute from u, 
 no adversary is trained, and none can do better on these pictures. The network pays KL(p(s|u) || prior).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,7 +14,8 @@ from torch import Tensor
 
 from privatenet.models.channel import CENTRE, RELEASE
 from privatenet.models.errors import ModelError
-from privatenet.models.objectives.term import Gather, Term, TermContext
+from privatenet.models.objectives.queue import Queue
+from privatenet.models.objectives.term import Term, TermContext
 
 LARGEST = 16
 """Numbers in a release: in more dimensions every picture is alone, and the sums say nothing."""
@@ -33,12 +33,10 @@ class MixtureOptions:
 
 
 class Mixture(Term):
-    """The mean over a batch of KL(p(s|u) || prior), the prior being the classes' frequencies in the mixture."""
+    """The mean over the global batch of KL(p(s|u) || prior), the prior being the classes' shares of the mixture."""
 
     options = MixtureOptions
     tap = CENTRE
-    queue: Tensor
-    queue_labels: Tensor
 
     def __init__(self, options: MixtureOptions, context: TermContext) -> None:
         super().__init__(options, context)
@@ -48,50 +46,43 @@ class Mixture(Term):
                 "channel.kind noise and channel.at logits"
             )
         self.sigma = context.channel.sigma
-        self.classes = len(context.frequencies)
-        self.gather = Gather()
-        self.register_buffer("queue", torch.zeros(options.queue, *context.tap_shape))
-        self.register_buffer("queue_labels", torch.full((options.queue,), -1))
+        self.num_classes = len(context.frequencies)
+        self.queue = Queue(options.queue, *context.tap_shape)
 
-    def forward(self, features: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
+    @property
+    def changes(self) -> bool:
+        return True
+
+    def view(self, features: Tensor) -> Tensor:
+        """Centres and a release of each [B, 2, d]: on several ranks all take the same releases."""
         centres = features.float()
-        releases = centres + self.sigma * torch.randn_like(centres)
-        centres, releases, labels = self.gather(centres), self.gather(releases), self.gather(labels)
-        loss = mixture_loss(
-            releases,
-            torch.cat([centres, self.queue]),
-            torch.cat([labels, self.queue_labels]),
-            self.sigma,
-            self.classes,
-        )
-        if self.training and len(self.queue):
-            with torch.no_grad():
-                self.queue.copy_(torch.cat([centres, self.queue])[: len(self.queue)])
-                self.queue_labels.copy_(torch.cat([labels, self.queue_labels])[: len(self.queue)])
-        return {"loss": loss}
+        return torch.stack([centres, centres + self.sigma * torch.randn_like(centres)], dim=1)
+
+    def loss(self, values: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        batch, releases = values.unbind(dim=1)
+        centres, labels, _ = self.queue(batch, labels, targets)
+        return mixture_loss(releases, centres, labels, self.sigma, self.num_classes)
 
 
 def mixture_loss(releases: Tensor, centres: Tensor, labels: Tensor, sigma: float, classes: int) -> Tensor:
-    """KL(p(s|u) || prior), the mean over `releases` [B, d] of the first B of `centres` [N, d] with `labels` [N].
+    """KL(p(s|u) || prior), the mean over `releases` [B, d] of the last B of `centres` [N, d] with `labels` [N].
 
     A picture's own centre is left out of its mixture, and so are centres whose label is -1. Every class counts as if it
     had one sample more, which keeps one without samples in the prior and out of every answer.
     """
-    with torch.autocast(releases.device.type, enabled=False):
-        exponents = (releases.float()[:, None] - centres.float()).square().sum(dim=2) / (-2 * sigma**2)
-        own = torch.eye(len(releases), len(centres), dtype=torch.bool, device=releases.device)
-        log_densities, counts = [], []
-        for label in range(classes):
-            members = (labels == label) & ~own
-            count = members.sum(dim=1)
-            log_sum = exponents.masked_fill(~members, _NOTHING).logsumexp(dim=1)
-            log_densities.append(log_sum - count.clamp(min=1).log())
-            counts.append(count + 1)
-        prior = torch.stack(counts, dim=1).float()
-        log_prior = (prior / prior.sum(dim=1, keepdim=True)).log()
-        log_posterior = (torch.stack(log_densities, dim=1) + log_prior).log_softmax(dim=1)
-        divergence = (log_posterior.exp() * (log_posterior - log_prior)).sum(dim=1)
-        return divergence.mean()
+    exponents = (releases[:, None] - centres).square().sum(dim=2) / (-2 * sigma**2)
+    own = torch.eye(len(centres), dtype=torch.bool, device=centres.device)[-len(releases) :]
+    log_densities, counts = [], []
+    for label in range(classes):
+        members = (labels == label) & ~own
+        count = members.sum(dim=1)
+        log_sum = exponents.masked_fill(~members, _NOTHING).logsumexp(dim=1)
+        log_densities.append(log_sum - count.clamp(min=1).log())
+        counts.append(count + 1)
+    prior = torch.stack(counts, dim=1).float()
+    log_prior = (prior / prior.sum(dim=1, keepdim=True)).log()
+    log_posterior = (torch.stack(log_densities, dim=1) + log_prior).log_softmax(dim=1)
+    return (log_posterior.exp() * (log_posterior - log_prior)).sum(dim=1).mean()
 
 
 _NOTHING = -1e9

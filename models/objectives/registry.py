@@ -10,13 +10,21 @@ from privatenet.models.adversary import Pair
 from privatenet.models.channel import CENTRE, RELEASE
 from privatenet.models.errors import ModelError
 from privatenet.models.objectives.adversarial import Adversarial
+from privatenet.models.objectives.collapse import Collapse
 from privatenet.models.objectives.confusion import Confusion
+from privatenet.models.objectives.hsic import Hsic
+from privatenet.models.objectives.maxent_ensemble import MaxentEnsemble
 from privatenet.models.objectives.mixture import Mixture
+from privatenet.models.objectives.rff_ridge import RffRidge
 from privatenet.models.objectives.term import Learning, Term, TermContext
 
 OBJECTIVES: dict[str, type[Term]] = {
     "confusion": Confusion,
     "adversarial": Adversarial,
+    "maxent_ensemble": MaxentEnsemble,
+    "hsic": Hsic,
+    "rff_ridge": RffRidge,
+    "collapse": Collapse,
     "mixture": Mixture,
 }
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
 
@@ -16,13 +17,15 @@ class TermContext:
 
     `tap_shape` is that of one picture's features, `frequencies` float32 [K] the shares of the attribute's classes among
     the training samples. `known` is the adversary of this pair that was trained on the unprotected network, where the
-    objective asks for one (`needs_adversary`); `fresh` builds one with new weights. `channel` is the network's.
+    objective asks for one (`needs_adversary`); `fresh` builds one with new weights. `num_targets` is the number of the
+    target's classes, `channel` the network's.
     """
 
     tap_shape: tuple[int, ...]
     frequencies: Tensor
     known: nn.Module | None
     fresh: Callable[[], nn.Module]
+    num_targets: int
     channel: ChannelSpec = NO_CHANNEL
 
 
@@ -47,12 +50,14 @@ class Learning:
 
 
 class Term(nn.Module):
-    """Base of all objectives. `forward(features [B, ...], labels [B])` returns scalar losses: `loss`, which the network
-    pays, and others for the record.
+    """Base of all objectives: a loss on what the objective looks at in each sample (`view`), over the global batch.
+
+    `forward(features [B, ...], labels [B], targets [B])` returns scalar losses: `loss`, which the network pays, and
+    others for the record. `labels` are of the private attribute, -1 where unknown: such samples take no part.
 
     A term may train an `adversary` of its own: then `learning` says how, and `adversary_loss` by what. `options` is the
-    dataclass of the objective's settings. A term that needs the whole global batch takes it through `gather`. One that
-    looks at another tap than the one it protects, as at features before their noise, names it in `tap`.
+    dataclass of the objective's settings. One that looks at another tap than the one it protects, as at features before
+    their noise, names it in `tap`.
     """
 
     options: ClassVar[type[Any]]
@@ -63,9 +68,28 @@ class Term(nn.Module):
         super().__init__()
         self.adversary: nn.Module | None = None
         self.learning: Learning | None = None
+        self.gather = Gather()
 
-    def forward(self, features: Tensor, labels: Tensor) -> Mapping[str, Tensor]:
+    @property
+    def changes(self) -> bool:
+        """Whether the term's own tensors change while the network trains, so that checkpoints keep them."""
+        return self.learning is not None
+
+    def forward(self, features: Tensor, labels: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+        values, labels, targets = self.global_batch(self.view(features), labels, targets)
+        return {"loss": on_known(self.loss, self.known(labels, targets), values, labels, targets)}
+
+    def view(self, features: Tensor) -> Tensor:
+        """What the loss looks at [B, ...]: each sample's own numbers, as few as it needs."""
         raise NotImplementedError
+
+    def loss(self, values: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        """The loss of two samples or more that take part, in fp32 and without autocast."""
+        raise NotImplementedError
+
+    def known(self, labels: Tensor, targets: Tensor) -> Tensor:
+        """Which samples take part, bool [B]."""
+        return labels >= 0
 
     def adversary_loss(self, features: Tensor, labels: Tensor) -> Tensor:
         """What the term's own adversary learns by, on detached features."""
@@ -74,6 +98,18 @@ class Term(nn.Module):
     def restart(self) -> None:
         """Give the term's own adversary new weights and statistics, in place."""
         raise NotImplementedError
+
+    def global_batch(self, values: Tensor, *labels: Tensor) -> list[Tensor]:
+        """The samples of all ranks, `values` in fp32."""
+        return [self.gather(each) for each in (values.float(), *labels)]
+
+
+def on_known(loss: Callable[..., Tensor], known: Tensor, values: Tensor, *labels: Tensor) -> Tensor:
+    """`loss(values, *labels)` of the samples that are `known` (bool [B]); 0 with a gradient of 0 for fewer than two."""
+    if int(known.sum()) < 2:  # the host waits for the device here
+        return 0 * values.sum()
+    with torch.autocast(values.device.type, enabled=False):
+        return loss(values[known], *(each[known] for each in labels))
 
 
 class Gather(nn.Module):

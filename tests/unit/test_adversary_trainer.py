@@ -31,7 +31,7 @@ def task_with(**known: float) -> tuple[PrivateTask, nn.Module]:
         return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], 2))
 
     adversary = fresh()
-    term = spec.build(TermContext(shape, torch.tensor([0.5, 0.5]), adversary, fresh))
+    term = spec.build(TermContext(shape, torch.tensor([0.5, 0.5]), adversary, fresh, 7))
     return PrivateTask(network, {spec: term}, "emotion", 0.5), adversary
 
 

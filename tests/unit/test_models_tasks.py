@@ -69,6 +69,7 @@ def private_task(
                 PRIORS[spec.pair.attribute],
                 adversaries[spec.pair.name],
                 partial(new_adversary, network, spec.pair),
+                num_targets=7,
             )
         )
         for spec in specs
@@ -259,3 +260,28 @@ def test_terms_read_as_they_are_written_with_every_setting_spelt_out() -> None:
 def test_terms_that_cannot_be_are_refused(terms: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         parse_terms(terms)
+
+
+@pytest.mark.parametrize("known", ["frozen", "alternating"])
+def test_samples_without_a_label_take_no_part_in_the_losses_that_need_it(network: Network, known: str) -> None:
+    task = private_task(network, adversaries_of(network), known=known).eval()
+    emotion, gender = torch.tensor([0, -1, 2, -1]), torch.tensor([1, 0, -1, -1])
+    losses = task(IMAGES, {**LABELS, "emotion": emotion, "gender": gender})
+    expected = task(IMAGES[:2], {name: values[:2] for name, values in LABELS.items()})
+    torch.testing.assert_close(losses["confusion/backbone-gender"], expected["confusion/backbone-gender"])
+    expected = task(IMAGES[::2], {name: values[::2] for name, values in {**LABELS, "emotion": emotion}.items()})
+    torch.testing.assert_close(losses["cross_entropy"], expected["cross_entropy"])
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("class_weights", [None, torch.arange(1.0, 8.0)])
+def test_a_batch_without_any_label_costs_nothing_and_gives_no_nan(
+    network: Network, label_smoothing: float, class_weights: Tensor | None
+) -> None:
+    task = private_task(network, adversaries_of(network))
+    task.criterion = nn.CrossEntropyLoss(class_weights, ignore_index=-1, label_smoothing=label_smoothing)
+    losses = task(IMAGES, {name: torch.full_like(values, -1) for name, values in LABELS.items()})
+    losses["loss"].backward()
+    assert losses["loss"].item() == 0
+    for name, gradient in gradients_of(network).items():
+        assert gradient is None or not gradient.any(), name
