@@ -6,7 +6,7 @@ from typing import Any, Literal
 from privatenet.data_shards.uri import Uri
 from privatenet.distributed.config import Config
 
-QUICK = ("paper", "logistic", "mlp1", "svm")
+QUICK = ("paper", "logistic", "mlp1", "svm", "noise")
 """Attackers that are cheap and find nearly what the whole fleet finds: for trials, of which there are many."""
 
 
@@ -33,6 +33,7 @@ class SpaceConfig:
         options: Settings of objectives, such as {prior: [uniform, class], known: [frozen, alternating]}; each varies
             where the objective has it.
         backbone: Such as [resnet18, mobilenet_v3_large]; each has its own unprotected network and adversaries.
+        norm: Largest length of what the channel sends, {low: 6, high: 24} or a list; its noise stays as it is.
         lr: Learning rate of the private network, {low: 1e-4, high: 1e-3, log: true} or a list.
         seed: Of the private network's training.
         lambda_: Weight of the objective, {low: 0.1, high: 0.9} or a list.
@@ -43,6 +44,7 @@ class SpaceConfig:
     objective: list[str] | None = None
     options: dict[str, list[Any]] | None = None
     backbone: list[str] | None = None
+    norm: Numbers = None
     lr: Numbers = None
     seed: list[int] | None = None
     lambda_: Numbers = None

@@ -10,6 +10,7 @@ from privatenet.distributed.config import Config, check_config
 from privatenet.distributed.errors import ConfigError
 from privatenet.models.adversary import Pair
 from privatenet.models.backbones import BACKBONES
+from privatenet.models.channel import RELEASE
 from privatenet.models.errors import ModelError
 from privatenet.models.network import NetworkSpec
 from privatenet.models.objectives.registry import OBJECTIVES, option_names, parse_terms
@@ -18,7 +19,7 @@ from privatenet.tune.settings import Range, SearchConfig, SpaceConfig
 Point = dict[str, Any]
 Dimension = Range | list[Any]
 
-KEYS = ("lambda", "objective", "options", "taps", "attributes", "backbone", "lr", "seed")
+KEYS = ("lambda", "objective", "options", "taps", "attributes", "backbone", "norm", "lr", "seed")
 
 
 def dimensions(space: SpaceConfig) -> dict[str, Dimension]:
@@ -51,9 +52,12 @@ def check_space(space: SpaceConfig, search: SearchConfig, config: Config, schema
     for value in _ends(varied.get("lambda", [])):
         if not 0 <= value <= 1:
             raise ConfigError(f"space.lambda: {value:g} is not accepted: they are numbers from 0 to 1")
-    for value in _ends(varied.get("lr", [])):
-        if not value > 0:
-            raise ConfigError(f"space.lr: {value:g} is not accepted: they are numbers above 0")
+    for name in ("norm", "lr"):
+        for value in _ends(varied.get(name, [])):
+            if not value > 0:
+                raise ConfigError(f"space.{name}: {value:g} is not accepted: they are numbers above 0")
+    if "norm" in varied and config.channel.kind != "noise":
+        raise ConfigError("space.norm: without noise it means nothing; set channel.kind to noise")
     if "backbone" in varied and config.protect.start != "target":
         raise ConfigError(
             "space.backbone: protect.start names one network, which has one backbone: leave one of them out"
@@ -118,7 +122,9 @@ def settings(point: Mapping[str, Any], config: Config) -> Config:
     protect = replace(config.protect, terms=_terms(point, config), lambda_=point.get("lambda", config.protect.lambda_))
     private = replace(config.private, lr=point.get("lr", config.private.lr))
     model = replace(config.model, backbone=point.get("backbone", config.model.backbone))
-    return replace(config, protect=protect, private=private, model=model, seed=point.get("seed", config.seed))
+    channel = replace(config.channel, norm=point.get("norm", config.channel.norm))
+    seed = point.get("seed", config.seed)
+    return replace(config, protect=protect, private=private, model=model, channel=channel, seed=seed)
 
 
 def backbones(space: SpaceConfig, config: Config) -> list[str]:
@@ -139,7 +145,7 @@ def watched(space: SpaceConfig, search: SearchConfig, config: Config) -> tuple[l
 
 def describe(point: Mapping[str, Any]) -> str:
     """A point in a few words: `lambda 0.35, confusion, backbone+arm`."""
-    named = {"lambda": "lambda {:.3g}", "lr": "lr {:.2g}", "seed": "seed {}"}
+    named = {"lambda": "lambda {:.3g}", "norm": "norm {:.3g}", "lr": "lr {:.2g}", "seed": "seed {}"}
     return ", ".join(named.get(name, "{}").format(value) for name, value in point.items())
 
 
@@ -164,7 +170,8 @@ def _check_options(space: SpaceConfig, config: Config) -> None:
             raise ConfigError(f"space.options.{name}: no objective of a trial has it: {', '.join(objectives)}")
         try:
             for value, objective in itertools.product(values, having):
-                parse_terms([{"at": "backbone-gender", "objective": objective, name: value}])
+                tap = RELEASE if OBJECTIVES[objective].tap else "backbone"
+                parse_terms([{"at": f"{tap}-gender", "objective": objective, name: value}])
         except ModelError as error:
             raise ConfigError(f"space.options: {error}") from error
 

@@ -12,6 +12,7 @@ from privatenet.data_shards.sources.rafdb import RAFDB_SCHEMA
 from privatenet.distributed.config import Config, ProtectConfig, check_config
 from privatenet.distributed.errors import ConfigError
 from privatenet.launch import cli, train
+from privatenet.models.channel import ChannelSpec
 from privatenet.tune.settings import Range, RayConfig, SearchConfig, SpaceConfig
 from privatenet.tune.space import (
     check_search,
@@ -58,6 +59,8 @@ def test_a_point_becomes_settings_whose_pairs_share_a_weight_of_one() -> None:
     assert (changed.private.lr, changed.model.backbone) == (0.5, "resnet50")
     assert changed.protect.specs == Config().protect.specs
     check_config(config)
+    noisy = replace(Config(), channel=ChannelSpec("noise", sigma=2.0))
+    assert settings({"norm": 20.0}, noisy).channel == ChannelSpec("noise", norm=20.0, sigma=2.0)
 
 
 def test_optuna_chooses_points_that_can_be_run_and_a_prior_only_for_confusion() -> None:
@@ -106,6 +109,8 @@ def test_a_point_is_told_in_a_few_words() -> None:
         ({"lambda_": [0.5, 0.5]}, "space.lambda names a value twice"),
         ({"lr": Range(0.0, 1.0, log=True)}, "space.lr: low is 0"),
         ({"lr": [0.0]}, "space.lr: 0 is not accepted"),
+        ({"norm": [0.0]}, "space.norm: 0 is not accepted"),
+        ({"norm": [8.0, 16.0]}, "space.norm: without noise it means nothing"),
         ({"taps": ["backbone+elbow"]}, "space.taps: 'elbow' is not accepted: they are layer1"),
         ({"attributes": ["emotion"]}, "space.attributes: 'emotion' is not accepted: they are gender"),
         ({"objective": ["magic"]}, "space.objective: 'magic'"),
