@@ -41,8 +41,8 @@ class CertifyConfig:
 
     Args:
         attributes: Which private attributes; empty means all that the data set names.
-        deployment: split (an adversary reads what the network's channel sends) or output (the predicted label alone);
-            empty: all that can be certified.
+        deployment: split (an adversary reads what the network's channel sends) or output (the predicted label alone, of
+            one draw of a channel's noise); empty: all that can be certified.
         releases: How many releases of one picture, each with its own noise, an adversary has of a noisy channel.
         confidence: Of each bound by itself.
         jointly: Let all bounds of the table hold at once with this confidence, which makes each a little looser.

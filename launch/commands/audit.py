@@ -91,8 +91,8 @@ def _main(argv: list[str]) -> int:
         source, beside, sweep = agree.first(ranks, lambda: _read_inputs(values))
         folder = Path(values["output"] or source.folder.parent.parent / f"audit-{source.folder.parent.name}")
         faces = Faces(agree.each(ranks, lambda: data_config(source, values["shards"])), ranks)
-        config = check_config(config, source, faces)
-        _check_limits(values["fail_above"], config)
+        settings = check_config(config, source, faces)
+        _check_limits(values["fail_above"], settings)
         engine = EngineConfig(**source.state["config"]["engine"])
         with held(folder, ranks):
             with WorkProgress(ranks.first) as progress:
@@ -100,7 +100,7 @@ def _main(argv: list[str]) -> int:
             if not ranks.first:
                 return 0
             _report(findings, folder, beside, sweep, _pictures(faces, values["faces"]))
-            _track(findings, folder, TrackingConfig(**values["tracking"]), asdict(config))
+            _track(findings, folder, TrackingConfig(**values["tracking"]), asdict(settings))
     finally:
         leave()
     excesses = _excesses(findings, values["fail_above"])
