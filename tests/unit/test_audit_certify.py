@@ -10,6 +10,7 @@ import torch
 
 from privatenet.audit.certificate.rows import CertificateRow, People, Release, certificate_rows
 from privatenet.audit.report.certified import certificate_sentences, certificates_table
+from privatenet.audit.report.text import DASH
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.shards.manifest import open_split
 from privatenet.data_shards.shards.writer import build
@@ -78,7 +79,7 @@ def test_jointly_the_error_is_shared_by_all_bounds() -> None:
     assert together[0].floor is None
 
 
-@pytest.mark.parametrize(("rare", "text"), [(9, "–"), (10, "100.0")])
+@pytest.mark.parametrize(("rare", "text"), [(9, DASH), (10, "100.0")])
 def test_the_balanced_bound_is_shown_only_where_every_class_has_ten_people(rare: int, text: str) -> None:
     labels = np.where(np.arange(PICTURES) < rare, 0, 1)
     people = People({"gender": labels}, None, None, np.ones(PICTURES, dtype=np.bool_))
