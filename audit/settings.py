@@ -33,3 +33,25 @@ class AuditConfig:
     resamples: int = 1000
     references: list[str] = field(default_factory=lambda: list(REFERENCES))
     cache: str = ""
+
+
+@dataclass(frozen=True)
+class CertifyConfig:
+    """What is certified, and how surely.
+
+    Args:
+        attributes: Which private attributes; empty means all that the data set names.
+        deployment: split (an adversary reads what the network's channel sends) or output (the predicted label alone, of
+            one draw of a channel's noise); empty: all that can be certified.
+        releases: How many releases of one picture, each with its own noise, an adversary has of a noisy channel.
+        confidence: Of each bound by itself.
+        jointly: Let all bounds of the table hold at once with this confidence, which makes each a little looser.
+        draws: Of the estimate of what a noisy release tells.
+    """
+
+    attributes: list[str] = field(default_factory=list)
+    deployment: str = ""
+    releases: list[int] = field(default_factory=lambda: [1, 10])
+    confidence: float = 0.95
+    jointly: bool = False
+    draws: int = 50_000

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": ("privatenet.launch.train", "train one stage: target, adversary or private"),
     "run": ("privatenet.launch.commands.run", "train all stages in order on one or more ranks, and print what leaks"),
     "audit": ("privatenet.launch.commands.audit", "attack a trained network and report what it tells of whom"),
+    "certify": ("privatenet.launch.commands.certify", "bound what any adversary reads of what a network sends"),
     "reproduce": (
         "privatenet.launch.commands.reproduce",
         "train and measure all that the paper reports, beside its figures",
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"privatenet: error: there is no command {name!r}: accepted are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     module = importlib.import_module(COMMANDS[name][0])
-    if name not in ("train", "audit", "doctor"):
+    if name not in ("train", "audit", "certify", "doctor"):
         from privatenet.launch.exits import guarded
 
         return guarded(lambda: module.main(arguments[1:]))

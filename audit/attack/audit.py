@@ -23,7 +23,9 @@ from privatenet.audit.attack.judging import JudgedLeak, judge_leaks, utility
 from privatenet.audit.attack.measures import Numbers, Resamples
 from privatenet.audit.attack.networks import AuditedNetwork, audited_networks
 from privatenet.audit.attack.samples import AttackSplit, attack_split, labelled_split
-from privatenet.audit.settings import AuditConfig
+from privatenet.audit.certificate.network import network_releases, people_of, split_reason
+from privatenet.audit.certificate.rows import Release, certificate_rows
+from privatenet.audit.settings import AuditConfig, CertifyConfig
 from privatenet.distributed import agree
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import EngineConfig
@@ -50,9 +52,11 @@ def audit(
         audited.role: _attack_network(audited, config, faces, split, engine, ranks, root, progress)
         for audited in networks
     }
+    releases = _certifiable_releases(networks[0], config, faces, engine, ranks, root)
 
     def judge() -> Findings:
         progress("measures", 0, 0)
+        people = people_of(faces, config.attributes, source)
         described = _judge_networks(networks, attacked, config)
         controls = [target_label_control(attribute, config, faces, split) for attribute in config.attributes]
         return Findings(
@@ -65,6 +69,7 @@ def audit(
             networks=described,
             controls=(*controls, *adversary_controls(config, source)),
             config=source.state["config"],
+            certificates=certificate_rows(releases, people, config.confidence, CertifyConfig.draws)[0],
         )
 
     return agree.first(ranks, judge)
@@ -75,12 +80,26 @@ def _attack_network(
     root: Path, progress: Progress,
 ) -> AttackResults:  # fmt: skip
     """Features of one network, and the whole fleet's answers about them; what is there already is not done again."""
-    key = Key(audited.sha256, faces.fingerprint, engine.precision, audited.network.spec.image_size)
+    key = _key(audited, faces, engine)
     progress(f"{audited.role}: features", 0, 0)
     taps = [tap for tap in config.taps if tap.partition(SEVERAL)[0] in audited.network.taps]
     features = extract(audited.network, key, taps, faces, engine, ranks, root / "features")
     fleet = Fleet(features, faces, split, audited.donors, config, ranks.device, root / "answers" / key.folder)
     return attack(fleet, ranks, lambda what, done, total: progress(f"{audited.role}: {what}", done, total))
+
+
+def _certifiable_releases(
+    audited: AuditedNetwork, config: AuditConfig, faces: Faces, engine: EngineConfig, ranks: Ranks, root: Path
+) -> list[Release]:
+    """What the network sends of the test pictures, where it has a channel that can be certified; or else nothing."""
+    if split_reason(audited.network):
+        return []
+    key = _key(audited, faces, engine)
+    return network_releases(audited.network, key, config.releases, faces, engine, ranks, root / "features")
+
+
+def _key(audited: AuditedNetwork, faces: Faces, engine: EngineConfig) -> Key:
+    return Key(audited.sha256, faces.fingerprint, engine.precision, audited.network.spec.image_size)
 
 
 def _judge_networks(

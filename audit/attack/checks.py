@@ -8,6 +8,7 @@ from privatenet.audit.attack.features import SEVERAL
 from privatenet.audit.attack.samples import KINDS
 from privatenet.audit.errors import AuditError
 from privatenet.audit.settings import REFERENCES, AuditConfig
+from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.faces import Faces
 from privatenet.models.backbones import Backbone
@@ -19,24 +20,22 @@ LEAST = {"seeds": 1, "components": 2, "resamples": 100}
 
 def check_config(config: AuditConfig, source: Checkpoint, faces: Faces) -> AuditConfig:
     """`config` with all taps, attributes and attackers named. Raises `AuditError` or `ModelError` where it cannot."""
-    _check_source(source, faces)
+    check_network(source)
+    check_data(source, faces)
     spec = NetworkSpec(**source.state["spec"])
     taps = config.taps or [tap for tap in ("backbone", "arm", RELEASE) if tap in spec.taps]
     for tap in taps:
         if tap == "image":
             raise AuditError("taps: image is no tap; what the picture itself tells is in the controls")
         check_tap(spec, tap)
-    for attribute in config.attributes:
-        if attribute not in faces.schema.private:
-            accepted = ", ".join(faces.schema.private) or "none"
-            raise AuditError(
-                f"attributes: {attribute!r} is no private attribute of {faces.schema.name}: accepted are {accepted}"
-            )
+    check_attributes(config.attributes, faces.schema)
     _check_names("attackers", config.attackers, ATTACKERS)
     _check_names("references", config.references, REFERENCES)
     attackers = config.attackers or list(ATTACKERS)
     _check_every_tap_is_attacked(taps, attackers, spec)
     _check_numbers(config)
+    check_releases(config.releases)
+    check_confidence(config.confidence)
     if spec.channel.kind == "noise":
         several = [f"{RELEASE}{SEVERAL}{count}" for count in config.releases if count > 1]
         taps = [name for tap in taps for name in ((tap, *several) if tap == RELEASE else (tap,))]
@@ -44,9 +43,36 @@ def check_config(config: AuditConfig, source: Checkpoint, faces: Faces) -> Audit
     return replace(config, taps=taps, attributes=attributes, attackers=attackers)
 
 
-def _check_source(source: Checkpoint, faces: Faces) -> None:
+def check_attributes(attributes: Sequence[str], schema: Schema) -> None:
+    """Raise `AuditError` for one that is not private in `schema`."""
+    for attribute in attributes:
+        if attribute not in schema.private:
+            accepted = ", ".join(schema.private) or "none"
+            raise AuditError(
+                f"attributes: {attribute!r} is no private attribute of {schema.name}: accepted are {accepted}"
+            )
+
+
+def check_releases(releases: Sequence[int]) -> None:
+    """Raise `AuditError` unless they are different numbers of at least 1."""
+    if not releases or min(releases) < 1 or len(set(releases)) < len(releases):
+        raise AuditError(f"releases is {releases}: accepted are different numbers of at least 1")
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise `AuditError` unless it is one."""
+    if not 0.5 <= confidence < 1:
+        raise AuditError(f"confidence is {confidence}: accepted are numbers from 0.5 to 1")
+
+
+def check_network(source: Checkpoint) -> None:
+    """Raise `AuditError` for a checkpoint without a network."""
     if source.state["stage"] == "adversary":
         raise AuditError(f"{source.folder}: holds adversaries, accepted: a checkpoint of stage target or private")
+
+
+def check_data(source: Checkpoint, faces: Faces) -> None:
+    """Raise `AuditError` unless the network was trained on this data set."""
     if source.state["identity"]["fingerprint"] != faces.fingerprint:
         raise AuditError(
             f"{source.folder} was trained on the data set {source.state['identity']['fingerprint'][:12]}, "
@@ -74,7 +100,3 @@ def _check_numbers(config: AuditConfig) -> None:
     for key, least in LEAST.items():
         if getattr(config, key) < least:
             raise AuditError(f"{key} is {getattr(config, key)}: accepted are numbers of at least {least}")
-    if not config.releases or min(config.releases) < 1 or len(set(config.releases)) < len(config.releases):
-        raise AuditError(f"releases is {config.releases}: accepted are different numbers of at least 1")
-    if not 0.5 <= config.confidence < 1:
-        raise AuditError(f"confidence is {config.confidence}: accepted are numbers from 0.5 to 1")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter
 
+from privatenet.audit.certificate.rows import CertificateRow
 from privatenet.audit.record import read_record, write_record
 
 VERSION = 1
@@ -150,6 +151,8 @@ class Findings:
     networks: tuple[NetworkFindings, ...]
     controls: tuple[Control, ...]
     config: dict[str, Any]
+    certificates: tuple[CertificateRow, ...] = ()
+    """Of the audited network, where its channel can be certified."""
 
     @property
     def audited(self) -> NetworkFindings:

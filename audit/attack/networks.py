@@ -53,7 +53,7 @@ def audited_networks(config: AuditConfig, source: Checkpoint, ranks: Ranks) -> l
 def known_adversaries(source: Checkpoint) -> Checkpoint | None:
     """The adversaries that were trained with this network, or on the one that it started from."""
     if source.state["stage"] == "private":
-        return _origin(source, source.state["identity"]["adversaries"], "adversaries")
+        return _origin(source, source.state["identity"].get("adversaries", ""), "adversaries")
     return adversaries_on(source, "known")
 
 

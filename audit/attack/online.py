@@ -45,7 +45,10 @@ def _online(
 ) -> Numbers:
     """Log-probabilities [N, K] of the fitting samples in `order`, each block's from the blocks before it."""
     num_classes = fleet.num_classes(unit.attribute)
-    fitting, tuning = representation.fitting, representation.tuning
+    fitting, tuning, sigma = representation.fitting, representation.tuning, representation.sigma
+    sent = fitting
+    if sigma:  # the fitting pictures are known before noise; what is coded is what is sent
+        sent = fitting + np.float32(sigma) * np.random.default_rng(0).standard_normal(fitting.shape, dtype=np.float32)
     blocks = [np.full((ends[0], num_classes), -np.log(num_classes))]
     for start, end in pairwise(ends):
         before, block = order[:start], order[start:end]
@@ -54,7 +57,7 @@ def _online(
         if len(np.unique(learnt.fitting)) < 2:
             blocks.append(np.tile(np.log(frequencies), (len(block), 1)))
             continue
-        partial = Representation(representation.kind, fitting[before], tuning, fitting[block], representation.note)
+        partial = Representation(representation.kind, fitting[before], tuning, sent[block], representation.note, sigma)
         answers = ATTACKERS[unit.attacker].attack(partial, fleet.context(unit, learnt, seeds=(0,)))
         calibration = calibrate(answers.tuning[0].astype(np.float64), labels.tuning)
         blocks.append(probabilities(answers.testing[0].astype(np.float64), calibration, frequencies))

@@ -44,6 +44,7 @@ class Certificate:
         balanced: Bound on the mean recall over the classes that occur. A person belongs to the class of most of their
             pictures (the lower one of two equals), and their pictures with another label are left out.
         tv: Of two classes, the bound on the total variation between their releases, 2 balanced - 1; otherwise None.
+        fewest: People of the class that has fewest of them: of a handful, `balanced` says little.
         majority: Accuracy of always naming the commonest class.
         confidence: 1 - delta.
         people: The n of the slack.
@@ -59,6 +60,7 @@ class Certificate:
     bound: float
     balanced: float
     tv: float | None
+    fewest: int
     majority: float
     confidence: float
     people: int
@@ -145,13 +147,15 @@ def _certify(
 
     alike = 1 / (people * np.bincount(person)[person])
     estimate, slack = bound(alike)
-    balanced = min(1.0, sum(bound(_balanced_weights(labels, person))))
+    home = _home(labels, person)
+    balanced = min(1.0, sum(bound(_balanced_weights(labels, person, home))))
     return Certificate(
         estimate=estimate,
         slack=slack,
         bound=min(1.0, estimate + slack),
         balanced=balanced,
         tv=2 * balanced - 1 if len(np.unique(labels)) == 2 else None,
+        fewest=int(np.unique(home, return_counts=True)[1].min()),
         majority=float(np.bincount(labels, alike).max()),
         confidence=confidence,
         people=people,
@@ -170,12 +174,17 @@ def _people(persons: Indices) -> Indices:
     return numbers
 
 
-def _balanced_weights(labels: Indices, person: Indices) -> Numbers:
+def _home(labels: Indices, person: Indices) -> Indices:
+    """Each person's class: that of most of their pictures, the lower one of two equals."""
+    home: Indices = _table(person, labels, np.ones(len(labels))).argmax(axis=1)
+    return home
+
+
+def _balanced_weights(labels: Indices, person: Indices, home: Indices) -> Numbers:
     """Float64 [N], sum 1: every class alike, in it every person, of theirs every picture with the class's label."""
-    pictures = _table(person, labels, np.ones(len(labels)))
-    home = pictures.argmax(axis=1)[person]
-    members = np.bincount(pictures.argmax(axis=1))
-    weights: Numbers = (labels == home) / (np.count_nonzero(members) * members[home] * pictures[person, home])
+    members, alike = np.bincount(home), labels == home[person]
+    pictures = np.bincount(person, alike)
+    weights: Numbers = alike / (np.count_nonzero(members) * members[home] * pictures)[person]
     return weights
 
 

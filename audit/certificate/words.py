@@ -3,20 +3,31 @@
 import math
 
 from privatenet.audit.certificate.bound import Certificate
+from privatenet.audit.certificate.rows import CertificateRow
 from privatenet.audit.report.text import percent
 
 
-def sentence(certificate: Certificate, attribute: str, split: str) -> str:
-    """What is certified of `attribute`, and on which grounds; the bound is rounded up, so that the sentence holds."""
+def row_sentence(row: CertificateRow) -> str:
+    """`sentence` of a row, which rests on the test split."""
+    thing = "predicted label" if row.deployment == "output" else ""
+    return sentence(row.certificate, row.attribute, "test", thing)
+
+
+def at_most(bound: float) -> str:
+    """A bound in percent, rounded up, so that it still holds."""
+    return percent(math.ceil(1000 * bound - 1e-9) / 1000)
+
+
+def sentence(certificate: Certificate, attribute: str, split: str, thing: str = "") -> str:
+    """What is certified of `attribute`, and on which grounds; `thing` is what is sent, a code or release if empty."""
     if certificate.bound < 1:
-        bound = percent(math.ceil(1000 * certificate.bound - 1e-9) / 1000)
-        claim = f"No adversary whatever names {attribute} right more often than {bound} %"
+        claim = f"No adversary whatever names {attribute} right more often than {at_most(certificate.bound)} %"
     else:
         claim = f"How often an adversary names {attribute} right cannot be bounded"
-    thing = "code" if certificate.channel == "codes" else "release"
+    thing = thing or ("code" if certificate.channel == "codes" else "release")
     releases = f"one {thing}" if certificate.releases == 1 else f"{certificate.releases:,} {thing}s of one picture"
     return (
-        f"{claim} ({100 * certificate.confidence:g} % confidence; {releases}; {_sample(certificate, split)}; "
+        f"{claim} ({100 * certificate.confidence:.4g} % confidence; {releases}; {_sample(certificate, split)}; "
         f"always the commonest class: {percent(certificate.majority)} %)."
     )
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from privatenet.audit.attack.findings import Findings
+from privatenet.audit.report.certified import certificate_markdown
 from privatenet.audit.report.tables import (
     Table,
     controls_table,
@@ -118,6 +119,7 @@ def _analyses(findings: Findings) -> str:
     sentences = "\n".join(f"- {markdown(verdict.sentence)}" for verdict in verdicts(findings))
     tables: list[Table] = [leaks_table(findings), controls_table(findings), networks_table(findings)]
     sections = [f"**{markdown(table.caption)}**\n\n{markdown_table(table)}" for table in tables if table.rows]
+    sections += certificate_markdown(findings) if findings.certificates else []
     return "\n\n".join([f"{utility}{percent(network.utility_majority)} %.", sentences, *sections])
 
 

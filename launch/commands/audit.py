@@ -90,9 +90,9 @@ def _main(argv: list[str]) -> int:
     try:
         source, beside, sweep = agree.first(ranks, lambda: _read_inputs(values))
         folder = Path(values["output"] or source.folder.parent.parent / f"audit-{source.folder.parent.name}")
-        faces = Faces(agree.each(ranks, lambda: _data(source, values["shards"])), ranks)
-        config = check_config(config, source, faces)
-        _check_limits(values["fail_above"], config)
+        faces = Faces(agree.each(ranks, lambda: data_config(source, values["shards"])), ranks)
+        settings = check_config(config, source, faces)
+        _check_limits(values["fail_above"], settings)
         engine = EngineConfig(**source.state["config"]["engine"])
         with held(folder, ranks):
             with WorkProgress(ranks.first) as progress:
@@ -100,7 +100,7 @@ def _main(argv: list[str]) -> int:
             if not ranks.first:
                 return 0
             _report(findings, folder, beside, sweep, _pictures(faces, values["faces"]))
-            _track(findings, folder, TrackingConfig(**values["tracking"]), asdict(config))
+            _track(findings, folder, TrackingConfig(**values["tracking"]), asdict(settings))
     finally:
         leave()
     excesses = _excesses(findings, values["fail_above"])
@@ -110,14 +110,18 @@ def _main(argv: list[str]) -> int:
 
 
 def _read_inputs(values: Mapping[str, Any]) -> tuple[Checkpoint, dict[str, Findings], Reproduction | None]:
-    """The checkpoint, of a stage or any folder that holds one; audits to set beside it; and a sweep over lambda."""
-    folder = Path(values["checkpoint"])
-    source = checkpoint.load(folder / "final" if (folder / "final").is_dir() else folder)
+    """The checkpoint; audits to set beside it; and a sweep over lambda."""
+    source = load_source(Path(values["checkpoint"]))
     beside = {path: read_findings(Path(path)) for path in values["beside"]}
     return source, beside, read_reproduction(Path(values["sweep"])) if values["sweep"] else None
 
 
-def _data(source: Checkpoint, shards: Uri) -> DataConfig:
+def load_source(folder: Path) -> Checkpoint:
+    """The checkpoint of a stage's folder, or of any folder that holds one."""
+    return checkpoint.load(folder / "final" if (folder / "final").is_dir() else folder)
+
+
+def data_config(source: Checkpoint, shards: Uri) -> DataConfig:
     """The data set that the network was trained on: at `shards`, or else where it was then."""
     data = DataConfig(**source.state["config"]["data"])
     if not shards and "://" not in data.shards and not Path(data.shards).is_dir():

@@ -1,0 +1,164 @@
+"""What a trained network sends of faces that were used for nothing else, and what is certified of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from privatenet.audit.attack.checks import check_attributes, check_confidence, check_network, check_releases
+from privatenet.audit.attack.features import LOGITS, Key, extract
+from privatenet.audit.certificate.bound import MOST_NUMBERS
+from privatenet.audit.certificate.rows import CertificateRow, People, Release, certificate_rows
+from privatenet.audit.errors import AuditError
+from privatenet.audit.settings import CertifyConfig
+from privatenet.data_shards.sources.schema import Schema
+from privatenet.distributed import agree
+from privatenet.distributed.checkpoint import Checkpoint
+from privatenet.distributed.config import EngineConfig
+from privatenet.distributed.faces import Faces
+from privatenet.distributed.provenance import code_version
+from privatenet.distributed.ranks import Ranks
+from privatenet.distributed.stages.trained import load_network
+from privatenet.models.channel import CENTRE, Codebook
+from privatenet.models.network import Network
+
+PICTURES = 1024
+"""Coded at once."""
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """certificate.json: of which network and data set, and in a line each why other rows are `missing`."""
+
+    package: str
+    created: str
+    checkpoint: str
+    sha256: str
+    dataset: str
+    fingerprint: str
+    jointly: bool
+    rows: tuple[CertificateRow, ...]
+    missing: tuple[str, ...]
+
+
+def certify(
+    config: CertifyConfig, source: Checkpoint, faces: Faces, engine: EngineConfig, ranks: Ranks
+) -> Certificates:
+    """Certify the network of `source` on the test split of `faces`; all ranks call it together, all get the rows.
+
+    `faces` are the data set that it was trained on, or another one with the same classes of the private attributes.
+    Raises `AuditError` where the settings do not fit, or nothing can be certified.
+    """
+    check_network(source)
+    schema = Schema.from_dict(source.state["schema"])
+    attributes = config.attributes or schema.private
+    _check(config, attributes, schema, faces)
+    network = load_network(source, ranks)
+    reason = "" if config.deployment == "output" else split_reason(network)
+    if config.deployment == "split" and reason:
+        raise AuditError(f"{source.folder}: {reason}; accepted: --deployment output")
+    key = Key(source.hash, faces.fingerprint, engine.precision, network.spec.image_size)
+    root = source.folder.parent.parent / "features"
+    releases = network_releases(network, key, config.releases, faces, engine, ranks, root)
+    releases = [release for release in releases if config.deployment in ("", release.deployment)]
+    people = people_of(faces, attributes, source)
+    rows, reasons = agree.first(
+        ranks, lambda: certificate_rows(releases, people, config.confidence, config.draws, config.jointly)
+    )
+    if not rows:
+        raise AuditError(f"{source.folder}: nothing can be certified: {'; '.join(reasons)}")
+    return Certificates(
+        package=code_version(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        checkpoint=str(source.folder),
+        sha256=source.hash,
+        dataset=faces.schema.name,
+        fingerprint=faces.fingerprint,
+        jointly=config.jointly,
+        rows=rows,
+        missing=((f"split: {reason}",) if reason else ()) + reasons,
+    )
+
+
+def split_reason(network: Network) -> str:
+    """Why what the network sends in split use cannot be certified; empty where it can."""
+    channel = network.spec.channel
+    if channel.kind == "none":
+        return (
+            "the network has no channel, so that split use sends thousands of numbers without noise, "
+            "of which the bound would be 100 %"
+        )
+    numbers = int(np.prod(network.tap_shapes[CENTRE]))
+    if channel.kind == "noise" and numbers > MOST_NUMBERS:
+        return (
+            f"the channel sends {numbers:,} noisy numbers of {channel.at}, and the bound would be 100 % "
+            f"of more than {MOST_NUMBERS}"
+        )
+    return ""
+
+
+def network_releases(
+    network: Network, key: Key, counts: Sequence[int], faces: Faces, engine: EngineConfig, ranks: Ranks, root: Path
+) -> list[Release]:
+    """What the network sends of every test picture, in split use where that can be certified, and as its label alone;
+    all ranks call it together. A label is what one draw of the noise makes of it; features are kept in `root`."""
+    channel = network.spec.channel
+    certifiable = not split_reason(network)
+    features = extract(network, key, [CENTRE] if certifiable else [], faces, engine, ranks, root, splits=("test",))
+    releases = []
+    if certifiable:
+        centres = features.array("test", CENTRE)
+        if channel.kind == "noise":
+            flat = centres.reshape(len(centres), -1)
+            releases += [Release("split", flat, channel.sigma, count) for count in counts]
+        else:
+            releases.append(Release("split", _codes(network, centres)))
+    return [*releases, Release("output", features.array("test", LOGITS).argmax(axis=1))]
+
+
+def people_of(faces: Faces, attributes: Sequence[str], source: Checkpoint) -> People:
+    """Labels and persons of the test split. Persons are compared with those of the training split, where that is what
+    `source` was trained on."""
+    test, schema = faces.test, faces.schema
+    columns = dict(zip(schema.names, test.labels.T, strict=True))
+    fresh = np.ones(len(test), dtype=np.bool_)
+    if source.state["identity"]["fingerprint"] == faces.fingerprint and test.persons is not None:
+        trained = faces.train.persons if faces.train.persons is not None else np.array([], dtype=np.int64)
+        fresh = ~((test.persons >= 0) & np.isin(test.persons, trained))
+    same_target = schema.target == source.state["schema"]["target"]
+    targets = columns[schema.target] if same_target else None
+    return People({name: columns[name] for name in attributes}, targets, test.persons, fresh)
+
+
+def _codes(network: Network, centres: np.ndarray) -> np.ndarray:
+    codebook = network.channel
+    assert isinstance(codebook, Codebook)
+    with torch.no_grad():
+        chunks = [torch.from_numpy(centres[row : row + PICTURES].copy()) for row in range(0, len(centres), PICTURES)]
+        return torch.cat([codebook.choose(chunk) for chunk in chunks]).numpy()
+
+
+def _check(config: CertifyConfig, attributes: Sequence[str], schema: Schema, faces: Faces) -> None:
+    """`schema` is that of the data set which the network was trained on."""
+    check_attributes(attributes, schema)
+    if config.deployment == "enclave":
+        raise AuditError(
+            "deployment: in an enclave an adversary reads thousands of features before any noise, of which the bound "
+            "would be 100 %; accepted: split, output"
+        )
+    if config.deployment not in ("", "split", "output"):
+        raise AuditError(f"deployment: {config.deployment!r} is unknown; accepted: split, output")
+    check_releases(config.releases)
+    check_confidence(config.confidence)
+    if config.draws < 1000:
+        raise AuditError(f"draws is {config.draws}: accepted are numbers of at least 1000")
+    for name in attributes:
+        classes = schema.attribute(name).classes
+        if name not in faces.schema.names or faces.schema.attribute(name).classes != classes:
+            raise AuditError(
+                f"{faces.config.shards}: has no attribute {name} of the classes {', '.join(classes)}, "
+                f"as the data set that the network was trained on; choose others by --attributes"
+            )

@@ -1,0 +1,89 @@
+"""`privatenet certify`: bound what any adversary whatever reads of what a trained network sends."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+from pydantic import TypeAdapter
+
+from privatenet.audit.record import write_record
+from privatenet.audit.settings import CertifyConfig
+from privatenet.data_shards.uri import Uri
+from privatenet.distributed import agree
+from privatenet.distributed.arguments import parse_arguments
+from privatenet.distributed.config import EngineConfig
+from privatenet.distributed.faces import Faces
+from privatenet.distributed.held import held
+from privatenet.distributed.ranks import join, launched, leave
+from privatenet.launch.commands.audit import data_config, load_source
+from privatenet.launch.exits import guarded
+from privatenet.launch.launcher import launch, stop_in_order
+
+CERTIFICATE = "certificate.json"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Certify what `argv` names, on the ranks that a launcher made, or makes here; returns the exit code."""
+    if launched():
+        stop_in_order()
+    return guarded(lambda: _main([word for word in argv if not word.startswith("--local_rank")]))
+
+
+def parser() -> ArgumentParser:
+    built = ArgumentParser(
+        prog="privatenet certify",
+        description="Bound how often any adversary, whatever it knows and computes, reads a private attribute from "
+        "what a network sends: a few noisy numbers, a code, or its predicted label. It rests on the people of the test "
+        "split, who have to be used for nothing else: whoever chooses among networks by their certificates needs "
+        "other people for the chosen one.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    built.add_argument("checkpoint", help="Folder of a target or private network, such as runs/demo/private.")
+    built.add_argument("--config", action="config", help="YAML file of settings; later flags override it.")
+    built.add_class_arguments(CertifyConfig, as_group=False)
+    help_text = (
+        "Folder or URL of a data set whose test split is used: other people than the network has learnt from, of the "
+        "same population, with the same classes of the private attributes. Empty: the one that it was trained on."
+    )
+    built.add_argument("--shards", default=Uri(), type=Uri, help=help_text)
+    help_text = f"Folder of {CERTIFICATE}; empty: certify-STAGE in the run's."
+    built.add_argument("--output", default="", type=str, help=help_text)
+    built.add_argument("--ranks", default=1, type=int, help="Processes that share the work; one per GPU, say.")
+    return built
+
+
+def _main(argv: list[str]) -> int:
+    values = parse_arguments(parser(), argv).as_dict()
+    config = CertifyConfig(**{name: values[name] for name in CertifyConfig.__dataclass_fields__})
+    checkpoint = Path(values["checkpoint"])
+    if values["ranks"] > 1 and not launched():
+        load_source(checkpoint)  # what is wrong with it is said before ranks are started
+        return launch("privatenet.launch.commands.certify", argv, values["ranks"])
+    ranks = join()
+    # The engine takes seconds to import: not before the settings are known to be good.
+    from privatenet.audit.certificate.network import Certificates, certify
+    from privatenet.audit.report.certified import print_certificates
+
+    try:
+        source = agree.first(ranks, lambda: load_source(checkpoint))
+        folder = Path(values["output"] or source.folder.parent.parent / f"certify-{source.folder.parent.name}")
+        faces = Faces(agree.each(ranks, lambda: data_config(source, values["shards"])), ranks)
+        engine = EngineConfig(**source.state["config"]["engine"])
+        certificates = certify(config, source, faces, engine, ranks)
+        with held(folder, ranks):
+            if ranks.first:
+                write_record(TypeAdapter(Certificates), certificates, folder / CERTIFICATE)
+    finally:
+        leave()
+    if ranks.first:
+        print_certificates(certificates.rows)
+        for reason in certificates.missing:
+            print(f"not certified: {reason}")
+        print(f"certificate  {folder / CERTIFICATE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
