@@ -45,7 +45,7 @@ def attack(name: str, representation: str, accuracy: float, counts: dict[str, in
         numbers=512,
         note="",
         seeds=3,
-        tuning=accuracy + 0.004,
+        tuning=1.004 - accuracy,
         accuracy=estimate(accuracy, 0.019),
         excess=estimate(accuracy - majority),
         balanced_accuracy=estimate(accuracy * sum(map(bool, counts.values())) / size, 0.025),

@@ -106,7 +106,7 @@ class Logistic:
     def attack(self, representation: Representation, context: AttackContext) -> Answers:
         def fit(c: float) -> Answers:
             model = LogisticRegression(C=c, max_iter=300, tol=1e-3).fit(representation.fitting, context.labels)
-            return _answers(model, representation, context, model.predict_log_proba)
+            return _answers(model, representation, context, lambda x: _columns(model.decision_function(x)))
 
         return _best([fit(c) for c in (1e-4, 1e-3, 1e-2, 1e-1)], context)
 
@@ -161,8 +161,7 @@ class RbfSvm:
         def fit(c: float) -> Answers:
             model = SVC(C=c, kernel="precomputed", decision_function_shape="ovr", cache_size=500)
             model.fit(fitting_kernel, context.labels[rows])
-            margins = [model.decision_function(kernel) for kernel in kernels]
-            columns = [np.stack([-m, m], axis=1) if m.ndim == 1 else m for m in margins]
+            columns = [_columns(model.decision_function(kernel)) for kernel in kernels]
             return Answers(*(_all_classes(logits, model.classes_, context.num_classes)[None] for logits in columns))
 
         return _best([fit(c) for c in (1.0, 10.0)], context)
@@ -289,10 +288,15 @@ def _batched(
 
 
 def _answers(
-    model: Any, representation: Representation, context: AttackContext, log_probability: Callable[[Array], Array]
+    model: Any, representation: Representation, context: AttackContext, logits: Callable[[Array], Array]
 ) -> Answers:
     arrays = (representation.tuning, representation.testing)
-    return Answers(*(_all_classes(log_probability(x), model.classes_, context.num_classes)[None] for x in arrays))
+    return Answers(*(_all_classes(logits(x), model.classes_, context.num_classes)[None] for x in arrays))
+
+
+def _columns(margins: Array) -> Array:
+    """Logits [N, K] of a decision function, which for two classes has one margin [N]."""
+    return np.stack([-margins / 2, margins / 2], axis=1) if margins.ndim == 1 else margins
 
 
 def _all_classes(logits: Array, classes: Labels, num_classes: int) -> Array:

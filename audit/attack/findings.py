@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, TypeAdapter
 
 from privatenet.audit.record import read_record, write_record
 
-VERSION = 1
+VERSION = 2
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A figure that may be undefined: NaN, which JSON writes as null."""
@@ -28,9 +28,10 @@ class Estimate:
 class Attack:
     """One attacker on one representation of a tap, fitted `seeds` times, judged once, with the seed chosen by tuning.
 
-    `tuning` is its accuracy on the tuning samples, by which it competes with the others; `spread` the standard
-    deviation of test accuracy over seeds. `excess` is accuracy above the majority class, paired by sample; `bits` the
-    usable information, H(S) minus cross-entropy. `confusion` counts [true class, predicted class].
+    `tuning` is its cross-entropy on the tuning samples after calibration, in bits a label, by which it competes with the
+    others: the lowest is the best (by accuracy a constant answer could win where classes are uneven). `spread` is the
+    standard deviation of test accuracy over seeds. `excess` is accuracy above the majority class, paired by sample;
+    `bits` the usable information, H(S) minus cross-entropy. `confusion` counts [true class, predicted class].
     """
 
     attacker: str

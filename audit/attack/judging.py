@@ -82,7 +82,7 @@ def _judge_leak(
     resamples = Resamples(len(labels.testing), config.resamples, config.confidence)
     judged = [_judge_attack(result, labels, len(attribute.classes), resamples) for result in results]
     attacks = tuple(attack for attack, _ in judged)
-    best = max(range(len(attacks)), key=lambda place: attacks[place].tuning)
+    best = min(range(len(attacks)), key=lambda place: attacks[place].tuning)
     length = UNKNOWN
     if representations:
         length = code_length(code_blocks(results[best].unit, fleet, representations), config.confidence)
@@ -109,14 +109,14 @@ def _judge_attack(
     losses = [-tuning[np.arange(len(tuning)), labels.tuning].mean() for tuning, _ in seeds]
     right = [(testing.argmax(axis=1) == labels.testing).astype(np.float64) for _, testing in seeds]
     best = int(np.argmin(losses))
-    tuning, testing = seeds[best]
+    _, testing = seeds[best]
     attack = Attack(
         attacker=result.unit.attacker,
         representation=result.unit.representation,
         numbers=result.numbers,
         note=result.note,
         seeds=len(seeds),
-        tuning=float((tuning.argmax(axis=1) == labels.tuning).mean()),
+        tuning=float(losses[best] / np.log(2)),
         spread=float(np.std([values.mean() for values in right])),
         seconds=result.seconds,
         **vars(judge(testing, labels.testing, resamples)),

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -67,7 +68,7 @@ def attacks_table(leak: Leak, where: str = "") -> Table:
                 Cell(attack.attacker + (" (best)" if index == leak.best else "")),
                 Cell(attack.representation),
                 Cell(f"{attack.numbers:,}", value=attack.numbers, where=f"{at}.numbers"),
-                _share(attack.tuning, f"{at}.tuning"),
+                Cell(number(attack.tuning), value=attack.tuning, where=f"{at}.tuning"),
                 _estimate(attack.accuracy, f"{at}.accuracy"),
                 _estimate(attack.excess, f"{at}.excess", points),
                 _estimate(attack.balanced_accuracy, f"{at}.balanced_accuracy"),
@@ -79,7 +80,18 @@ def attacks_table(leak: Leak, where: str = "") -> Table:
                 Cell(attack.note),
             )
         )
-    columns = ("numbers", "tuning %", "accuracy %", "excess", "balanced %", "AUC", "bits", "spread", "seeds", "seconds")
+    columns = (
+        "numbers",
+        "tuning bits",
+        "accuracy %",
+        "excess",
+        "balanced %",
+        "AUC",
+        "bits",
+        "spread",
+        "seeds",
+        "seconds",
+    )
     table = Table(f"{leak.attribute} from {leak.tap}", ("attacker", "sees", *columns, "note"), tuple(rows))
     return _without_empty(table)
 
@@ -202,9 +214,9 @@ def networks_table(findings: Findings) -> Table:
 
 
 def order(leak: Leak) -> list[int]:
-    """Attacks by tuning accuracy, the chosen one first; what is undefined last."""
-    tuning = [attack.tuning if attack.tuning == attack.tuning else -1.0 for attack in leak.attacks]
-    return sorted(range(len(tuning)), key=lambda index: (index != leak.best, -tuning[index], index))
+    """Attacks by tuning cross-entropy, the chosen one first; what is undefined last."""
+    tuning = [attack.tuning if attack.tuning == attack.tuning else math.inf for attack in leak.attacks]
+    return sorted(range(len(tuning)), key=lambda index: (index != leak.best, tuning[index], index))
 
 
 def print_summary(findings: Findings, console: Console | None = None) -> None:
@@ -218,7 +230,7 @@ def print_summary(findings: Findings, console: Console | None = None) -> None:
         box=SIMPLE_HEAD,
         padding=0,
         collapse_padding=True,
-        caption="best: the attacker with the best tuning accuracy; excess over the majority, in points",
+        caption="best: the attacker with the lowest tuning cross-entropy; excess over the majority, in points",
     )
     for heading in ("attribute", "tap"):
         table.add_column(heading, overflow="fold", min_width=9)

@@ -94,7 +94,7 @@ def test_an_audit_judges_every_tap_and_attribute_of_three_networks(audited: Find
         expected = {("logistic", "raw"), ("logistic", "whitened"), ("svm", "raw"), ("svm", "whitened")}
         maps = {("paper", "map"), ("conv", "map"), ("logistic", "channels"), ("svm", "channels")}
         assert kinds == expected | (maps if leak.tap == "backbone" else {("paper", "vector")})
-        assert leak.headline.tuning == max(attack.tuning for attack in leak.attacks)
+        assert leak.headline.tuning == min(attack.tuning for attack in leak.attacks)
         assert leak.change is not None
         reference = audited.networks[1].leak(leak.tap, leak.attribute)
         assert reference is not None

@@ -59,7 +59,7 @@ def attacked(
 ) -> dict[str, tuple[float, Numbers]]:
     """Attack vectors `x`: a quarter of `samples` to fit and one to tune on, the rest to be judged on.
 
-    By attacker and representation: the tuning accuracy and the log-probabilities of the testing samples.
+    By attacker and representation: the tuning cross-entropy and the log-probabilities of the testing samples.
     """
     quarter = samples // 4
     features = InMemory(x[: 2 * quarter], x[2 * quarter :])
@@ -74,8 +74,8 @@ def attacked(
                 unit = Unit("tap", "s", name, representation.kind)
                 result = Result(unit, ATTACKERS[name].attack(representation, context), 0, "", 0.0)
                 ((tuning, testing),) = log_probabilities(result, labels, classes)
-                accuracy = float((tuning.argmax(axis=1) == labels.tuning).mean())
-                out[f"{name}-{representation.kind}"] = accuracy, testing
+                loss = float(-tuning[np.arange(quarter), labels.tuning].mean())
+                out[f"{name}-{representation.kind}"] = loss, testing
     return out
 
 
@@ -86,13 +86,13 @@ def judged(
     testing = y[2 * (samples // 4) :]
     resamples = Resamples(len(testing), 200)
     return {
-        name: (accuracy, judge(log_p, testing, resamples))
-        for name, (accuracy, log_p) in attacked(x, y, samples, attackers).items()
+        name: (loss, judge(log_p, testing, resamples))
+        for name, (loss, log_p) in attacked(x, y, samples, attackers).items()
     }
 
 
 def best(judgements: dict[str, tuple[float, Judgement]]) -> Judgement:
-    return max(judgements.values(), key=lambda pair: pair[0])[1]
+    return min(judgements.values(), key=lambda pair: pair[0])[1]
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +116,7 @@ def test_a_leak_of_chosen_strength_is_estimated_at_its_true_size(strength: float
     information = 1 + float(np.log2(posterior).mean())
     assert judgement.bits.low - 0.02 <= information <= judgement.bits.high + 0.02
     area = float(norm.cdf(strength * np.sqrt(2)))
-    assert judgement.auc.low <= area <= judgement.auc.high
+    assert judgement.auc.low - 0.005 <= area <= judgement.auc.high + 0.005
 
 
 def test_pure_noise_is_not_called_a_leak_more_often_than_the_confidence_allows() -> None:
@@ -131,7 +131,7 @@ def test_pure_noise_is_not_called_a_leak_more_often_than_the_confidence_allows()
         x = rng.normal(size=(4400, 8)).astype(np.float32)
         y = (rng.random(4400) < 0.4).astype(np.int64)
         fleet_answers = attacked(x, y, 800, attackers, ("vector", "whitened"))
-        winner = max(fleet_answers, key=lambda name: fleet_answers[name][0])
+        winner = min(fleet_answers, key=lambda name: fleet_answers[name][0])
         for block in np.split(np.arange(4000), 10):
             for name, (_, log_p) in fleet_answers.items():
                 judgement = judge(log_p[block], y[400:][block], resamples)
