@@ -236,7 +236,11 @@ class ConvolutionalHead:
 
 @attacker
 class FineTuned:
-    """The upper layers of a trained network, fine-tuned: those of the image adversary, or of the network itself."""
+    """The upper layers of a trained network, fine-tuned: those of the image adversary, or of the network itself.
+
+    The image adversary has learnt the training split's labels, and would be selected for what it remembers of tuning
+    samples from there. It is where this attacker starts from on fresh faces only; on training faces it is the network.
+    """
 
     name = "finetuned"
     kinds = ("map",)

@@ -63,7 +63,7 @@ def attacked(
     """
     quarter = samples // 4
     features = InMemory(x[: 2 * quarter], x[2 * quarter :])
-    split = AttackSplit(np.arange(quarter), np.arange(quarter, 2 * quarter), np.arange(len(x) - 2 * quarter))
+    split = AttackSplit(np.arange(quarter), np.arange(quarter, 2 * quarter), np.arange(2 * quarter, len(x)))
     labels = AttackLabels(y[:quarter], y[quarter : 2 * quarter], y[2 * quarter :])
     classes = int(y.max()) + 1
     context = AttackContext(labels.fitting, labels.tuning, classes, "tap", donor(), (0,), CPU)
@@ -167,7 +167,7 @@ def test_every_attacker_finds_a_plain_leak_in_a_map() -> None:
     y = rng.integers(0, 2, 1600)
     x = rng.normal(size=(1600, 512, 2, 2)).astype(np.float32)
     x[:, :64] += 0.4 * (2 * y - 1)[:, None, None, None]
-    split = AttackSplit(np.arange(600), np.arange(600, 1000), np.arange(600))
+    split = AttackSplit(np.arange(600), np.arange(600, 1000), np.arange(1000, 1600))
     context = AttackContext(y[:600], y[600:1000], 2, "backbone", donor(), (0, 1), CPU)
     features: Any = InMemory(x[:1000], x[1000:])
     by_kind = {r.kind: r for r in representations(features, "tap", split, 64, seed=0)}
@@ -236,25 +236,25 @@ def test_answers_are_found_by_all_that_they_depend_on_and_nothing_else(
     attackers = Fleet(
         Features(Key("9c1f" * 16, "5d41" * 16, "fp32", 64), tmp_path, {"arm": (8,)}, NO_CHANNEL),
         None,  # type: ignore[arg-type]
-        AttackSplit(rows[:10], rows[10:20], rows[20:]),
-        {"gender": Donor(donor(), "a" * 64)},
+        {"training": (AttackSplit(rows[:10], rows[10:20], rows[20:]),)},
+        {("training", "gender"): Donor(donor(), "a" * 64)},
         AuditConfig(attributes=["gender"], attackers=["logistic"]),
         CPU,
         tmp_path,
     )
     path = attackers.file(unit)
     assert path.parent == tmp_path / "arm-gender"
-    config, split, key = attackers.config, attackers.split, attackers.features.key
+    config, split, key = attackers.config, attackers.split(unit), attackers.features.key
     same = (
         replace(attackers, config=replace(config, attackers=["svm"], attributes=["race"], confidence=0.9)),
-        replace(attackers, folder=tmp_path, split=replace(split, fitting=rows[:10].copy())),
+        replace(attackers, folder=tmp_path, folds={"training": (replace(split, fitting=rows[:10].copy()),)}),
     )
     other = (
         replace(attackers, config=replace(config, seeds=4)),
         replace(attackers, config=replace(config, components=9)),
-        replace(attackers, donors={"gender": Donor(donor(), "b" * 64)}),
-        replace(attackers, split=replace(split, tuning=rows[11:20])),
-        replace(attackers, split=replace(split, testing_split="train")),
+        replace(attackers, donors={("training", "gender"): Donor(donor(), "b" * 64)}),
+        replace(attackers, folds={"training": (replace(split, tuning=rows[11:20]),)}),
+        replace(attackers, folds={"training": (replace(split, testing=rows[21:]),)}),
         replace(attackers, features=replace(attackers.features, key=replace(key, image_size=96))),
     )
     assert {f.file(unit) for f in same} == {path}
