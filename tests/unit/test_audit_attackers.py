@@ -159,7 +159,18 @@ def test_a_leak_in_a_direction_of_low_variance_is_found_and_the_papers_attacker_
     rotation, _ = np.linalg.qr(rng.normal(size=(32, 32)))
     judgements = judged((x @ rotation).astype(np.float32), y, 4000)
     assert judgements["paper-vector"][1].excess.high < 0.05
+    assert judgements["logistic-raw"][1].excess.high < 0.1
+    assert judgements["logistic-whitened"][1].accuracy.low > 0.95
     assert best(judgements).accuracy.low > 0.95
+
+
+def test_a_leak_of_fine_grain_is_missed_by_all_kernels() -> None:
+    rng = np.random.default_rng(8)
+    x = rng.random((2400, 2)).astype(np.float32)
+    y = np.floor(6 * x).sum(axis=1).astype(np.int64) % 2
+    judgements = judged(x, y, 3200, ("svm", "mlp1"))
+    assert judgements["mlp1-raw"][1].accuracy.high < 0.7
+    assert best(judgements).accuracy.low > 0.8
 
 
 def test_every_attacker_finds_a_plain_leak_in_a_map() -> None:
