@@ -126,8 +126,9 @@ class Fleet:
         return 1 if unit.faces == FRESH else self.config.seeds
 
     def representations(self, unit: Unit) -> Iterator[Representation]:
-        """Those of the unit's tap, by the samples of its fold."""
-        return representations(self.features, unit.tap, self.split(unit), self.config.components, seed=0)
+        """Those of the unit's tap, by the samples of its fold; principal components are kept beside the features."""
+        kept = self.features.folder / "components"
+        return representations(self.features, unit.tap, self.split(unit), self.config.components, 0, kept)
 
     def context(self, unit: Unit, labels: AttackLabels, seeds: Sequence[int]) -> AttackContext:
         return AttackContext(
@@ -181,6 +182,13 @@ def attack(fleet: Fleet, ranks: Ranks, progress: Progress) -> AttackResults:
     missing = agree.first(ranks, read_results)
     share = missing[ranks.rank :: ranks.world_size]
 
+    def reduce_tap(tap: str) -> None:
+        """Write this rank's share of the principal components that this machine needs for `tap`."""
+        folds = {(unit.faces, unit.fold): unit for unit in missing if unit.tap == tap}
+        for unit in list(folds.values())[ranks.local_rank :: ranks.local_world_size]:
+            for _ in fleet.representations(unit):
+                pass
+
     def attack_tap(tap: str) -> list[Result]:
         """This rank's share of the attacks on `tap`."""
         computed = []
@@ -193,6 +201,7 @@ def attack(fleet: Fleet, ranks: Ranks, progress: Progress) -> AttackResults:
         return computed
 
     for tap in dict.fromkeys(unit.tap for unit in missing):
+        agree.each(ranks, partial(reduce_tap, tap))
         _, *others = agree.everyone(ranks, partial(attack_tap, tap))
         agree.first(ranks, partial(keep, [result for computed in others for result in computed]))
     return AttackResults(fleet, [results[unit] for unit in fleet.units() if unit in results])

@@ -14,14 +14,17 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.decomposition import PCA
 
+from privatenet.audit.attack.answers import Stored, library_versions, read, write
 from privatenet.audit.attack.features import Array, Features
 from privatenet.audit.errors import AuditError
 from privatenet.audit.settings import FACES, TRAINING, AuditConfig
+from privatenet.data_shards.files import make_once
 from privatenet.data_shards.reading.plan import Rows, validation_mask
 from privatenet.data_shards.shards.manifest import Split
 from privatenet.distributed.config import digest
@@ -158,7 +161,7 @@ def features_of(features: Features, tap: str, rows: Rows) -> Array:
 
 
 def representations(
-    features: Features, tap: str, split: AttackSplit, components: int, seed: int
+    features: Features, tap: str, split: AttackSplit, components: int, seed: int, kept: Path | None = None
 ) -> Iterator[Representation]:
     """A tap as it is (map or vector), raw, whitened and, for maps, by its channels' means, whitened.
 
@@ -166,7 +169,8 @@ def representations(
     component to variance 1, so that what hides in directions of low variance is as loud as the rest. Taps of more than
     `components` numbers are reduced to that many principal components, by a randomised decomposition of the fitting
     samples (Halko, Martinsson and Tropp, 2011). Of noisy releases there are the fitting samples' *centres*, too: who
-    makes releases of own faces knows them without noise.
+    makes releases of own faces knows them without noise. Components are written to the folder `kept` and read from
+    there.
     """
     fitting, tuning, testing = (features_of(features, tap, r) for r in (split.fitting, split.tuning, split.testing))
     arrays = fitting, tuning, testing
@@ -174,14 +178,20 @@ def representations(
     kind = "map" if len(shape) == 3 else "vector"
     yield Representation(kind, *arrays, f"the {'x'.join(map(str, shape))} numbers as they are")
     flat = tuple(array.reshape(len(array), -1) for array in arrays)
-    yield from _principal(("raw", "whitened"), flat, components, seed, "")
+    identity = [tap, split.sha256, components, seed, library_versions()]
+
+    def principal(name: str, arrays: tuple[Array, ...]) -> _Principal:
+        path = kept / f"{tap}-{name}-{digest(identity)[:12]}.npz" if kept else None
+        return _principal(arrays, components, seed, path)
+
+    yield from _scaled(("raw", "whitened"), principal("numbers", flat), "")
     if kind == "vector" and (sigma := features.sigma(tap)):
         centres = features_of(features, CENTRE, split.fitting)
         note = f"fitting pictures before noise, others as sent; the noise is {sigma:.3g}"
         yield Representation("centres", centres, flat[1], flat[2], note, sigma)
     if kind == "map":
         means = tuple(array.mean(axis=(2, 3)) for array in arrays)
-        yield from _principal(("channels",), means, components, seed, f"the {shape[0]} channels' means, ")
+        yield from _scaled(("channels",), principal("channels", means), f"the {shape[0]} channels' means, ")
 
 
 def _fresh_splits(faces: Faces, config: AuditConfig, validation: bool) -> tuple[AttackSplit, ...]:
@@ -231,25 +241,53 @@ def _check_samples(splits: Sequence[AttackSplit], kind: str, faces: Faces, attri
         raise AuditError(f"{attribute}: too few people or samples for {len(splits)} folds of {kind} faces")
 
 
-def _principal(
-    kinds: tuple[str, ...], arrays: tuple[Array, ...], components: int, seed: int, prefix: str
-) -> Iterator[Representation]:
-    fitting = arrays[0]
-    numbers = fitting.shape[1]
-    count = min(components, numbers, max(2, len(fitting) // 2))
-    pca = PCA(count, svd_solver="randomized" if count < numbers else "full", random_state=seed).fit(fitting)
-    rotated = [pca.transform(array).astype(np.float32) for array in arrays]
-    share = float(pca.explained_variance_ratio_.sum())
+@dataclass(frozen=True)
+class _Principal:
+    """Fitting, tuning and testing samples in principal components [N, count] of the fitting samples' `numbers`, and the
+    share of the variance that these hold."""
+
+    arrays: tuple[Array, Array, Array]
+    numbers: int
+    share: float
+
+
+def _principal(arrays: tuple[Array, ...], components: int, seed: int, path: Path | None) -> _Principal:
+    """The principal components that `path` holds, or else computed and written there, by one of all that want them."""
+    numbers = arrays[0].shape[1]
+
+    def compute() -> Stored:
+        count = min(components, numbers, max(2, len(arrays[0]) // 2))
+        solver = "randomized" if count < numbers else "full"
+        pca = PCA(count, svd_solver=solver, random_state=seed).fit(arrays[0])
+        rotated = (pca.transform(array).astype(np.float32) for array in arrays)
+        share = float(pca.explained_variance_ratio_.sum())
+        return Stored(dict(zip(PURPOSES, rotated, strict=True)), {"share": share})
+
+    if path:
+        make_once(path, lambda: write(path, compute()))
+    stored = read(path) if path else None
+    if stored is None:
+        stored = compute()
+        if path:
+            write(path, stored)
+    fitting, tuning, testing = (stored.arrays[purpose] for purpose in PURPOSES)
+    return _Principal((fitting, tuning, testing), numbers, stored.notes["share"])
+
+
+def _scaled(kinds: tuple[str, ...], principal: _Principal, prefix: str) -> Iterator[Representation]:
+    deviations = principal.arrays[0].std(axis=0)
+    count, numbers = len(deviations), principal.numbers
     note = prefix + (
-        f"{count} principal components of {numbers:,} numbers ({100 * share:.1f} % of the variance)"
+        f"{count} principal components of {numbers:,} numbers ({100 * principal.share:.1f} % of the variance)"
         if count < numbers
         else f"all {numbers} numbers"
     )
-    deviations = rotated[0].std(axis=0)
     for kind in kinds:
         # A direction that never varies tells nothing; dividing by its rounding error would only make noise loud.
         common = np.sqrt(np.mean(deviations**2))
         varying = deviations > 1e-6 * deviations.max()
-        scale = np.where(varying, deviations, np.inf) if kind != "raw" else np.full_like(deviations, common or 1.0)
-        scaled = [array / scale for array in rotated]
+        scale: Array = (
+            np.where(varying, deviations, np.inf) if kind != "raw" else np.full_like(deviations, common or 1.0)
+        )
+        scaled = [array / scale for array in principal.arrays]
         yield Representation(kind, scaled[0], scaled[1], scaled[2], note)

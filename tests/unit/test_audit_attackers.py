@@ -13,7 +13,7 @@ import torch
 from scipy.stats import norm
 from torch import nn
 
-from privatenet.audit.attack import answers, fleet
+from privatenet.audit.attack import answers, fleet, samples
 from privatenet.audit.attack.attackers import ATTACKERS, AttackContext
 from privatenet.audit.attack.features import Features, Key
 from privatenet.audit.attack.fleet import Donor, Fleet, Result, Unit
@@ -192,6 +192,25 @@ def test_every_attacker_finds_a_plain_leak_in_a_map() -> None:
             for seed in logits.testing:
                 right = (seed.argmax(axis=1) == y[1000:]).mean()
                 assert right > 0.65, (attacker.name, kind, right)
+
+
+def test_principal_components_are_computed_again_or_are_those_of_other_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(9)
+    features: Any = InMemory(rng.normal(size=(60, 6, 2, 2)).astype(np.float32), rng.normal(size=(20, 6, 2, 2)))
+    split = AttackSplit(np.arange(40), np.arange(40, 60), np.arange(60, 80))
+
+    def looks(split: AttackSplit, kept: Path | None = tmp_path) -> list[Representation]:
+        return list(representations(features, "tap", split, 4, 0, kept))
+
+    first = looks(split)
+    monkeypatch.setattr(samples.PCA, "fit", None)
+    for before, after in zip(first, looks(split), strict=True):
+        assert (after.kind, after.note) == (before.kind, before.note)
+        assert np.array_equal(before.testing, after.testing)
+    with pytest.raises(TypeError):
+        looks(replace(split, fitting=np.arange(39)))
 
 
 def test_networks_trained_together_are_those_that_each_would_have_become_alone() -> None:
