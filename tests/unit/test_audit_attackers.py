@@ -248,6 +248,16 @@ def test_the_same_attack_gives_the_same_answers_and_another_seed_others() -> Non
         torch.rand(1)  # what else draws from the global generator makes no difference
 
 
+def test_an_answer_that_is_sure_is_the_logarithm_of_zero() -> None:
+    """Warnings are errors."""
+    sides = np.float32([[-1], [1]] * 30)
+    labels = np.arange(60) % 2
+    context = AttackContext(labels, labels, 2, "tap", donor(), (0,), CPU)
+    for name in ("logistic", "svm", "kernel", "trees"):
+        answers = ATTACKERS[name].attack(Representation("raw", sides, sides, 1e6 * sides, ""), context)
+        assert np.isfinite(answers.testing).all(), name
+
+
 def test_a_class_that_was_never_there_to_learn_from_costs_bits_but_never_infinitely_many() -> None:
     rng = np.random.default_rng(6)
     x = rng.normal(size=(800, 6)).astype(np.float32)
