@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 REFERENCES = ("unprotected", "random")
+TRAINING, FRESH = FACES = ("training", "fresh")
+"""The faces that attackers learn from: those of the training split, or those that no stage learnt from."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,10 @@ class AuditConfig:
         releases: How many releases of one face an attacker has of what a noisy channel sends, their mean.
         attributes: Which private attributes; empty means all that the data set names.
         attackers: Which attackers; empty means all.
-        seeds: How often each attacker is fitted that depends on chance.
+        faces: Whose faces attackers are fitted on: training (halves of the training split), fresh (the test split and
+            the validation rows, cross-fitted); empty: training, and fresh where there are enough.
+        folds: Into how many folds fresh faces are cut; each is answered by attackers that learnt from the others.
+        seeds: How often each attacker is fitted that depends on chance; on fresh faces, once for each fold.
         components: Numbers in a vector at most; larger taps are reduced to principal components.
         confidence: Of all intervals.
         resamples: Of the bootstrap.
@@ -27,6 +32,8 @@ class AuditConfig:
     releases: list[int] = field(default_factory=lambda: [1, 10])
     attributes: list[str] = field(default_factory=list)
     attackers: list[str] = field(default_factory=list)
+    faces: list[str] = field(default_factory=list)
+    folds: int = 5
     seeds: int = 3
     components: int = 512
     confidence: float = 0.95

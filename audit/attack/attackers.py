@@ -14,20 +14,23 @@ those that it is judged on.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from scipy.special import log_softmax, logsumexp
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
 from sklearn.svm import SVC
 from torch import nn
 
 from privatenet.audit.attack.features import Array
+from privatenet.audit.attack.measures import calibrate
 from privatenet.audit.attack.samples import Labels, Representation
 from privatenet.audit.attack.together import Member, Recipe, train_together
+from privatenet.data_shards.reading.plan import Rows
 from privatenet.models.adversary import ArmAdversary, upper_part
 from privatenet.models.arm import ArmHead
 from privatenet.models.network import Network
@@ -104,11 +107,8 @@ class Logistic:
     kinds = VECTORS
 
     def attack(self, representation: Representation, context: AttackContext) -> Answers:
-        def fit(c: float) -> Answers:
-            model = LogisticRegression(C=c, max_iter=300, tol=1e-3).fit(representation.fitting, context.labels)
-            return _answers(model, representation, context, model.predict_log_proba)
-
-        return _best([fit(c) for c in (1e-4, 1e-3, 1e-2, 1e-1)], context)
+        runs = _logistic(representation, context, (1e-4, 1e-3, 1e-2, 1e-1))
+        return runs[_best(runs, context)]
 
 
 class _Perceptron:
@@ -142,30 +142,47 @@ class DeepMlp(_Perceptron):
 
 @attacker
 class RbfSvm:
-    """A support vector machine with an RBF kernel of the median distance's width; C is selected by tuning; no seeds."""
+    """A support vector machine with an RBF kernel, from the median distance's width to narrow ones, which find what is
+    of fine grain; width and C are selected by tuning, on some of the samples; no seeds."""
 
     name = "svm"
     kinds = VECTORS
-    most = 6000
+    few, most = 2000, 6000
+    grid = tuple(product((1.0, 1 / 4, 1 / 16), (1.0, 10.0, 100.0)))
 
     def attack(self, representation: Representation, context: AttackContext) -> Answers:
-        rows = np.sort(np.random.default_rng(context.seeds[0]).permutation(len(context.labels))[: self.most])
-        fitting = representation.fitting[rows]
-        distances = _squared_distances(fitting, fitting)
-        width = float(np.median(distances)) or 1.0
-        # The kernel is computed here, by one matrix product, and not pair by pair inside the solver.
-        tuning, testing = representation.tuning, representation.testing
-        kernels = [np.exp(-_squared_distances(vectors, fitting) / width) for vectors in (tuning, testing)]
-        fitting_kernel = np.exp(-distances / width)
+        order = np.random.default_rng(context.seeds[0]).permutation(len(context.labels))
+        runs = _machines(representation, context, np.sort(order[: self.few]), self.grid)
+        best = _best(runs, context)
+        if len(order) <= self.few:
+            return runs[best]
+        return _machines(representation, context, np.sort(order[: self.most]), [self.grid[best]])[0]
 
-        def fit(c: float) -> Answers:
-            model = SVC(C=c, kernel="precomputed", decision_function_shape="ovr", cache_size=500)
-            model.fit(fitting_kernel, context.labels[rows])
-            margins = [model.decision_function(kernel) for kernel in kernels]
-            columns = [np.stack([-m, m], axis=1) if m.ndim == 1 else m for m in margins]
-            return Answers(*(_all_classes(logits, model.classes_, context.num_classes)[None] for logits in columns))
 
-        return _best([fit(c) for c in (1.0, 10.0)], context)
+@attacker
+class KernelFeatures:
+    """Logistic regression on features reduced by kernel PCA (Nystroem's approximation, of an RBF kernel; no seeds)."""
+
+    name = "kernel"
+    kinds = VECTORS
+    components = 300
+
+    def attack(self, representation: Representation, context: AttackContext) -> Answers:
+        fitting = representation.fitting
+        median, count = _median_distance(fitting, context), min(self.components, len(fitting))
+
+        def fit(share: float) -> list[Answers]:
+            nystroem = Nystroem(gamma=1 / (share * median), n_components=count, random_state=context.seeds[0]).fit(
+                fitting
+            )
+            known, tuning, testing = (
+                nystroem.transform(x) for x in (fitting, representation.tuning, representation.testing)
+            )
+            reduced = Representation(representation.kind, known, tuning, testing, representation.note)
+            return _logistic(reduced, context, (0.1, 1.0, 10.0))
+
+        runs = [run for share in (1.0, 1 / 4) for run in fit(share)]
+        return runs[_best(runs, context)]
 
 
 @attacker
@@ -218,7 +235,8 @@ class KnownNoise:
             ]
             return Answers(*(logits.astype(np.float32)[None] for logits in columns))
 
-        return _best([fit(width) for width in (1.0, 1.25, 1.6, 2.0, 3.0)], context)
+        runs = [fit(width) for width in (1.0, 1.25, 1.6, 2.0, 3.0)]
+        return runs[_best(runs, context)]
 
 
 @attacker
@@ -237,7 +255,11 @@ class ConvolutionalHead:
 
 @attacker
 class FineTuned:
-    """The upper layers of a trained network, fine-tuned: those of the image adversary, or of the network itself."""
+    """The upper layers of a trained network, fine-tuned: those of the image adversary, or of the network itself.
+
+    The image adversary has learnt the training split's labels, and would be selected for what it remembers of tuning
+    samples from there. It is where this attacker starts from on fresh faces only; on training faces it is the network.
+    """
 
     name = "finetuned"
     kinds = ("map",)
@@ -289,10 +311,15 @@ def _batched(
 
 
 def _answers(
-    model: Any, representation: Representation, context: AttackContext, log_probability: Callable[[Array], Array]
+    model: Any, representation: Representation, context: AttackContext, logits: Callable[[Array], Array]
 ) -> Answers:
     arrays = (representation.tuning, representation.testing)
-    return Answers(*(_all_classes(log_probability(x), model.classes_, context.num_classes)[None] for x in arrays))
+    return Answers(*(_all_classes(logits(x), model.classes_, context.num_classes)[None] for x in arrays))
+
+
+def _columns(margins: Array) -> Array:
+    """Logits [N, K] of a decision function, which for two classes has one margin [N]."""
+    return np.stack([-margins / 2, margins / 2], axis=1) if margins.ndim == 1 else margins
 
 
 def _all_classes(logits: Array, classes: Labels, num_classes: int) -> Array:
@@ -302,13 +329,50 @@ def _all_classes(logits: Array, classes: Labels, num_classes: int) -> Array:
     return full
 
 
-def _best(runs: Sequence[Answers], context: AttackContext) -> Answers:
-    classes = np.arange(context.num_classes)
+def _best(runs: Sequence[Answers], context: AttackContext) -> int:
+    """Which of the runs has the lowest cross-entropy on the tuning samples after calibration."""
+    rows, labels = np.arange(len(context.tuning_labels)), context.tuning_labels
 
     def loss(run: Answers) -> float:
-        return float(log_loss(context.tuning_labels, np.exp(log_softmax(run.tuning[0], axis=1)), labels=classes))
+        logits = run.tuning[0].astype(np.float64)
+        scale, bias = calibrate(logits, labels)
+        return float(-log_softmax(scale * logits + bias, axis=1)[rows, labels].mean())
 
-    return min(runs, key=loss)
+    return min(range(len(runs)), key=lambda place: loss(runs[place]))
+
+
+def _logistic(representation: Representation, context: AttackContext, penalties: Sequence[float]) -> list[Answers]:
+    """Logistic regressions with these C."""
+
+    def fit(c: float) -> Answers:
+        model = LogisticRegression(C=c, max_iter=300, tol=1e-3).fit(representation.fitting, context.labels)
+        return _answers(model, representation, context, lambda x: _columns(model.decision_function(x)))
+
+    return [fit(c) for c in penalties]
+
+
+def _machines(
+    representation: Representation, context: AttackContext, rows: Rows, grid: Sequence[tuple[float, float]]
+) -> list[Answers]:
+    """Support vector machines of these (share of the median distance, C), fitted on `rows` of the fitting samples."""
+    fitting = representation.fitting[rows]
+    # Kernels are computed here, by one matrix product, and not pair by pair inside the solver.
+    distances = [_squared_distances(x, fitting) for x in (fitting, representation.tuning, representation.testing)]
+    median = float(np.median(distances[0])) or 1.0
+    runs = []
+    for share, c in grid:
+        own, *others = (np.exp(values / (-share * median)) for values in distances)
+        model = SVC(C=c, kernel="precomputed", decision_function_shape="ovr", cache_size=500)
+        model.fit(own, context.labels[rows])
+        columns = [_columns(model.decision_function(kernel)) for kernel in others]
+        runs.append(Answers(*(_all_classes(x, model.classes_, context.num_classes)[None] for x in columns)))
+    return runs
+
+
+def _median_distance(fitting: Array, context: AttackContext) -> float:
+    """The median of the squared distances between some of the fitting samples."""
+    some = fitting[np.random.default_rng(context.seeds[0]).permutation(len(fitting))[:1000]]
+    return float(np.median(_squared_distances(some, some))) or 1.0
 
 
 def _log_sum(exponents: Array) -> Array:

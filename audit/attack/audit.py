@@ -22,10 +22,10 @@ from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
 from privatenet.audit.attack.judging import JudgedLeak, judge_leaks, utility
 from privatenet.audit.attack.measures import Numbers, Resamples
 from privatenet.audit.attack.networks import AuditedNetwork, audited_networks
-from privatenet.audit.attack.samples import AttackSplit, attack_split, labelled_split
+from privatenet.audit.attack.samples import Folds, attack_folds, judged_rows, training_split
 from privatenet.audit.certificate.network import network_releases, people_of, split_reason
 from privatenet.audit.certificate.rows import Release, certificate_rows
-from privatenet.audit.settings import AuditConfig, CertifyConfig
+from privatenet.audit.settings import FRESH, AuditConfig, CertifyConfig
 from privatenet.distributed import agree
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import EngineConfig
@@ -43,13 +43,11 @@ def audit(
     """
     began = time.monotonic()
     config = check_config(config, source, faces)
-    split = attack_split(faces.train, faces.test)
-    for attribute in config.attributes:
-        labelled_split(split, faces, attribute)
+    folds = attack_folds(config, faces)
     networks = audited_networks(config, source, ranks)
     root = Path(config.cache) if config.cache else source.folder.parent.parent
     attacked = {
-        audited.role: _attack_network(audited, config, faces, split, engine, ranks, root, progress)
+        audited.role: _attack_network(audited, config, faces, folds, engine, ranks, root, progress)
         for audited in networks
     }
     releases = _certifiable_releases(networks[0], config, faces, engine, ranks, root)
@@ -58,6 +56,7 @@ def audit(
         progress("measures", 0, 0)
         people = people_of(faces, config.attributes, source)
         described = _judge_networks(networks, attacked, config)
+        (split,) = training_split(faces)
         controls = [target_label_control(attribute, config, faces, split) for attribute in config.attributes]
         return Findings(
             version=VERSION,
@@ -65,7 +64,7 @@ def audit(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             dataset=faces.schema.name,
             fingerprint=faces.fingerprint,
-            protocol=_protocol(config, split, engine, ranks, time.monotonic() - began),
+            protocol=_protocol(config, faces, folds, engine, ranks, time.monotonic() - began),
             networks=described,
             controls=(*controls, *adversary_controls(config, source)),
             config=source.state["config"],
@@ -76,7 +75,7 @@ def audit(
 
 
 def _attack_network(
-    audited: AuditedNetwork, config: AuditConfig, faces: Faces, split: AttackSplit, engine: EngineConfig, ranks: Ranks,
+    audited: AuditedNetwork, config: AuditConfig, faces: Faces, folds: Folds, engine: EngineConfig, ranks: Ranks,
     root: Path, progress: Progress,
 ) -> AttackResults:  # fmt: skip
     """Features of one network, and the whole fleet's answers about them; what is there already is not done again."""
@@ -84,7 +83,7 @@ def _attack_network(
     progress(f"{audited.role}: features", 0, 0)
     taps = [tap for tap in config.taps if tap.partition(SEVERAL)[0] in audited.network.taps]
     features = extract(audited.network, key, taps, faces, engine, ranks, root / "features")
-    fleet = Fleet(features, faces, split, audited.donors, config, ranks.device, root / "answers" / key.folder)
+    fleet = Fleet(features, faces, folds, audited.donors, config, ranks.device, root / "answers" / key.folder)
     return attack(fleet, ranks, lambda what, done, total: progress(f"{audited.role}: {what}", done, total))
 
 
@@ -129,7 +128,7 @@ def _with_changes(audited: list[JudgedLeak], reference: list[JudgedLeak], config
 def _describe(audited: AuditedNetwork, fleet: Fleet, leaks: list[Leak]) -> NetworkFindings:
     source = audited.checkpoint
     protect = source.state["config"]["protect"] if source and source.state["stage"] == "private" else None
-    accuracy, majority = utility(fleet.features, fleet.faces, fleet.split, fleet.config.confidence)
+    accuracy, majority = utility(fleet.features, fleet.faces, judged_rows(fleet.faces), fleet.config.confidence)
     return NetworkFindings(
         role=audited.role,
         stage=source.state["stage"] if source else "untrained",
@@ -168,11 +167,19 @@ def _curves(path: Path) -> dict[str, tuple[tuple[float, ...], ...]]:
     return {name: tuple(points) for name, points in curves.items()}
 
 
-def _protocol(config: AuditConfig, split: AttackSplit, engine: EngineConfig, ranks: Ranks, seconds: float) -> Protocol:
+def _protocol(
+    config: AuditConfig, faces: Faces, folds: Folds, engine: EngineConfig, ranks: Ranks, seconds: float
+) -> Protocol:
+    split = next(iter(folds.values()))[0]
+    kinds = ", ".join(folds)
+    if fresh := folds.get(FRESH):
+        fitting, tuning = len(fresh[0].fitting), len(fresh[0].tuning)
+        kinds += f" ({len(fresh)} folds, of the first {fitting:,} samples fitted on and {tuning:,} tuned on)"
     return Protocol(
+        faces=kinds,
         fitting=len(split.fitting),
         tuning=len(split.tuning),
-        testing=len(split.testing),
+        testing=len(judged_rows(faces)),
         seeds=config.seeds,
         confidence=config.confidence,
         resamples=config.resamples,

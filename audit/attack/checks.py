@@ -7,7 +7,7 @@ from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.attack.features import SEVERAL
 from privatenet.audit.attack.samples import KINDS
 from privatenet.audit.errors import AuditError
-from privatenet.audit.settings import REFERENCES, AuditConfig
+from privatenet.audit.settings import FACES, REFERENCES, AuditConfig
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.faces import Faces
@@ -15,7 +15,7 @@ from privatenet.models.backbones import Backbone
 from privatenet.models.channel import CENTRE, RELEASE
 from privatenet.models.network import NetworkSpec, check_tap
 
-LEAST = {"seeds": 1, "components": 2, "resamples": 100}
+LEAST = {"folds": 2, "seeds": 1, "components": 2, "resamples": 100}
 
 
 def check_config(config: AuditConfig, source: Checkpoint, faces: Faces) -> AuditConfig:
@@ -30,6 +30,7 @@ def check_config(config: AuditConfig, source: Checkpoint, faces: Faces) -> Audit
         check_tap(spec, tap)
     check_attributes(config.attributes, faces.schema)
     _check_names("attackers", config.attackers, ATTACKERS)
+    _check_names("faces", config.faces, FACES)
     _check_names("references", config.references, REFERENCES)
     attackers = config.attackers or list(ATTACKERS)
     _check_every_tap_is_attacked(taps, attackers, spec)

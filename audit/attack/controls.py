@@ -5,7 +5,7 @@ import numpy as np
 from privatenet.audit.attack.findings import Control, Estimate
 from privatenet.audit.attack.measures import Resamples, balanced_accuracy, recorded_accuracy, wilson
 from privatenet.audit.attack.networks import adversaries_on, known_adversaries
-from privatenet.audit.attack.samples import AttackSplit, labelled_split
+from privatenet.audit.attack.samples import AttackSplit, labelled_split, labels_of
 from privatenet.audit.settings import AuditConfig
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.faces import Faces
@@ -13,11 +13,9 @@ from privatenet.distributed.faces import Faces
 
 def target_label_control(attribute: str, config: AuditConfig, faces: Faces, split: AttackSplit) -> Control:
     """What the true target label alone tells: the most frequent class among the fitting samples of that label."""
-    column = faces.schema.names.index(faces.schema.target)
+    targets = labels_of(faces, faces.schema.target)
     subset, labels = labelled_split(split, faces, attribute)
-    fitting_targets, testing_targets = (
-        data.labels[rows, column] for data, rows in ((faces.train, subset.fitting), (faces.test, subset.testing))
-    )
+    fitting_targets, testing_targets = targets[subset.fitting], targets[subset.testing]
     overall = int(np.bincount(labels.fitting).argmax())
     most_frequent = {
         target: int(np.bincount(labels.fitting[fitting_targets == target]).argmax())

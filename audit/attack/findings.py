@@ -1,6 +1,7 @@
 """What an audit found, as one file, audit.json: tables, figures, page and card are made from it alone."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from pydantic import BeforeValidator, TypeAdapter
 from privatenet.audit.certificate.rows import CertificateRow
 from privatenet.audit.record import read_record, write_record
 
-VERSION = 1
+VERSION = 2
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A figure that may be undefined: NaN, which JSON writes as null."""
@@ -18,24 +19,34 @@ Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is Non
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure measured on test samples, with the interval that holds it at the protocol's confidence."""
+    """A figure measured on test samples, with the interval that holds it at the protocol's confidence.
+
+    `bound` is a lower bound that verdicts rest on: all those of one attribute hold together at that confidence (see
+    measures.py). None for figures that no verdict looks at.
+    """
 
     value: Number
     low: Number
     high: Number
+    bound: float | None = None
 
 
 @dataclass(frozen=True)
 class Attack:
     """One attacker on one representation of a tap, fitted `seeds` times, judged once, with the seed chosen by tuning.
 
-    `tuning` is its accuracy on the tuning samples, by which it competes with the others; `spread` the standard
-    deviation of test accuracy over seeds. `excess` is accuracy above the majority class, paired by sample; `bits` the
-    usable information, H(S) minus cross-entropy. `confusion` counts [true class, predicted class].
+    `faces` are those that it is fitted on, training or fresh; on fresh ones it is fitted `seeds` times for each fold,
+    and `tuning` is the mean over folds.
+
+    `tuning` is its cross-entropy on the tuning samples after calibration, in bits a label, by which it competes with
+    the others: the lowest is the best (by accuracy a constant answer could win where classes are uneven). `spread` is
+    the standard deviation of test accuracy over seeds. `excess` is accuracy above the majority class, paired by sample;
+    `bits` the usable information, H(S) minus cross-entropy. `confusion` counts [true class, predicted class].
     """
 
     attacker: str
     representation: str
+    faces: str
     numbers: int
     note: str
     seeds: int
@@ -50,9 +61,21 @@ class Attack:
     confusion: tuple[tuple[int, ...], ...]
 
 
+def chosen(attacks: Sequence[Attack]) -> dict[str, int]:
+    """By kind of faces the place of the attack with the lowest tuning cross-entropy; undefined ones come last."""
+    places: dict[str, int] = {}
+    for place in sorted(range(len(attacks)), key=lambda at: (math.isnan(attacks[at].tuning), attacks[at].tuning)):
+        places.setdefault(attacks[place].faces, place)
+    return places
+
+
 @dataclass(frozen=True)
 class Leak:
-    """What one tap of one network tells about one private attribute, by every attacker; `best` chosen by tuning.
+    """What one tap of one network tells about one private attribute, by every attacker.
+
+    Of each kind of faces the best attacker is chosen by tuning (`chosen`), and of these `best` is the one with the
+    larger excess on the test samples. So the test samples choose one of two: where both tell nothing, the interval of
+    the larger one lies above nothing up to twice as often as stated. The `bound`s of verdicts count both.
 
     `code_length` is the online code length of the fitting samples' labels under the best attacker, in bits a label,
     beside `entropy`, what they cost without looking. `change` is the best attacker's accuracy minus that on the
@@ -76,6 +99,11 @@ class Leak:
     def headline(self) -> Attack:
         """The attack of the best attacker."""
         return self.attacks[self.best]
+
+    @property
+    def chosen(self) -> dict[str, int]:
+        """The place of the best attack of each kind of faces."""
+        return chosen(self.attacks)
 
     @property
     def samples(self) -> int:
@@ -125,6 +153,7 @@ class NetworkFindings:
 class Protocol:
     """How the figures came about. Sample counts are of the attackers' parts of the data."""
 
+    faces: str
     fitting: int
     tuning: int
     testing: int

@@ -15,19 +15,20 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from privatenet.audit.attack import attackers, samples, together
+from privatenet.audit.attack import attackers, measures, samples, together
 from privatenet.audit.attack.answers import Stored, code_digest, library_versions, read, write
-from privatenet.audit.attack.attackers import ATTACKERS, Answers, AttackContext
+from privatenet.audit.attack.attackers import ATTACKERS, Answers, AttackContext, FineTuned
 from privatenet.audit.attack.features import Features, releases_of
 from privatenet.audit.attack.samples import (
     KINDS,
     AttackLabels,
     AttackSplit,
+    Folds,
     Representation,
     labelled_split,
     representations,
 )
-from privatenet.audit.settings import AuditConfig
+from privatenet.audit.settings import FRESH, TRAINING, AuditConfig
 from privatenet.distributed import agree
 from privatenet.distributed.config import digest
 from privatenet.distributed.faces import Faces
@@ -36,7 +37,7 @@ from privatenet.models import adversary, arm
 from privatenet.models.channel import CENTRE
 from privatenet.models.network import Network
 
-CODE = (attackers, together, samples, adversary, arm)
+CODE = (attackers, measures, together, samples, adversary, arm)
 """What attackers are made of: a change in one of these files, or in an attacker's own, has its attacks run again."""
 
 Progress = Callable[[str, int, int], None]
@@ -45,12 +46,18 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Unit:
-    """One attacker on one representation of one tap, after one attribute."""
+    """One attacker on one representation of one tap, after one attribute, fitted on one fold of a kind of faces."""
 
     tap: str
     attribute: str
     attacker: str
     representation: str
+    faces: str = TRAINING
+    fold: int = 0
+
+    def __str__(self) -> str:
+        words = f"{self.tap} {self.attribute} {self.attacker} {self.representation}"
+        return words if self.faces == TRAINING else f"{words} {self.faces} {self.fold + 1}"
 
 
 @dataclass(frozen=True)
@@ -66,23 +73,24 @@ class Result:
 
 @dataclass(frozen=True)
 class Donor:
-    """A network whose upper layers a fine-tuning attacker starts from, and the SHA-256 of its checkpoint."""
+    """A network whose upper layers a fine-tuning attacker starts from, the SHA-256 of its checkpoint, and its name."""
 
     network: Network
     sha256: str
+    name: str = "the network itself"
 
 
 @dataclass(frozen=True)
 class Fleet:
     """All attackers on one network: the features and samples they learn from, and the folder of their answers.
 
-    `config` names all attributes and attackers; `donors` are by attribute.
+    `config` names all attributes and attackers; `folds` are by kind of faces; `donors` by that and by attribute.
     """
 
     features: Features
     faces: Faces
-    split: AttackSplit
-    donors: Mapping[str, Donor]
+    folds: Folds
+    donors: Mapping[tuple[str, str], Donor]
     config: AuditConfig
     device: torch.device
     folder: Path
@@ -90,8 +98,10 @@ class Fleet:
     def units(self) -> list[Unit]:
         """All attacks, those that share a representation side by side."""
         return [
-            Unit(tap, attribute, name, kind)
+            Unit(tap, attribute, name, kind, faces, fold)
             for tap, shape in self.features.shapes.items()
+            for faces, splits in self.folds.items()
+            for fold in range(len(splits))
             for kind in KINDS["map" if len(shape) == 3 else "vector"]
             for attribute in self.config.attributes
             for name in self.config.attackers
@@ -105,13 +115,25 @@ class Fleet:
     def num_classes(self, attribute: str) -> int:
         return len(self.faces.schema.attribute(attribute).classes)
 
-    def representations(self, tap: str) -> Iterator[Representation]:
-        return representations(self.features, tap, self.split, self.config.components, seed=0)
+    def split(self, unit: Unit) -> AttackSplit:
+        return self.folds[unit.faces][unit.fold]
+
+    def donor(self, unit: Unit) -> Donor:
+        return self.donors[unit.faces, unit.attribute]
+
+    def seeds(self, unit: Unit) -> int:
+        """How often a unit is fitted: on fresh faces once, as every fold is fitted anew."""
+        return 1 if unit.faces == FRESH else self.config.seeds
+
+    def representations(self, unit: Unit) -> Iterator[Representation]:
+        """Those of the unit's tap, by the samples of its fold; principal components are kept beside the features."""
+        kept = self.features.folder / "components"
+        return representations(self.features, unit.tap, self.split(unit), self.config.components, 0, kept)
 
     def context(self, unit: Unit, labels: AttackLabels, seeds: Sequence[int]) -> AttackContext:
         return AttackContext(
             labels.fitting, labels.tuning, self.num_classes(unit.attribute), self.site(unit.tap),
-            self.donors[unit.attribute].network, tuple(seeds), self.device,
+            self.donor(unit).network, tuple(seeds), self.device,
         )  # fmt: skip
 
     def file(self, unit: Unit, prefix: str = "", code: Sequence[ModuleType] = ()) -> Path:
@@ -122,14 +144,15 @@ class Fleet:
         module = sys.modules[type(ATTACKERS[unit.attacker]).__module__]
         identity = {
             "features": asdict(self.features.key),
-            "rows": self.split.sha256,
-            "seeds": self.config.seeds,
+            "rows": self.split(unit).sha256,
+            "seeds": self.seeds(unit),
             "components": self.config.components,
-            "donor": self.donors[unit.attribute].sha256,
+            "donor": self.donor(unit).sha256,
             "code": code_digest([module, *CODE, *code]),
             "libraries": library_versions(),
         }
-        name = f"{prefix}{unit.attacker}-{unit.representation}-{digest(identity)[:12]}.npz"
+        fold = "" if unit.faces == TRAINING else f"{unit.faces}{unit.fold + 1}-"
+        name = f"{prefix}{unit.attacker}-{unit.representation}-{fold}{digest(identity)[:12]}.npz"
         return self.folder / f"{unit.tap}-{unit.attribute}" / name
 
 
@@ -159,6 +182,13 @@ def attack(fleet: Fleet, ranks: Ranks, progress: Progress) -> AttackResults:
     missing = agree.first(ranks, read_results)
     share = missing[ranks.rank :: ranks.world_size]
 
+    def reduce_tap(tap: str) -> None:
+        """Write this rank's share of the principal components that this machine needs for `tap`."""
+        folds = {(unit.faces, unit.fold): unit for unit in missing if unit.tap == tap}
+        for unit in list(folds.values())[ranks.local_rank :: ranks.local_world_size]:
+            for _ in fleet.representations(unit):
+                pass
+
     def attack_tap(tap: str) -> list[Result]:
         """This rank's share of the attacks on `tap`."""
         computed = []
@@ -167,32 +197,39 @@ def attack(fleet: Fleet, ranks: Ranks, progress: Progress) -> AttackResults:
                 keep([result])
             computed.append(result)
             done = min((share.index(result.unit) + 1) * ranks.world_size, len(missing))
-            progress(" ".join(asdict(result.unit).values()), done, len(missing))
+            progress(str(result.unit), done, len(missing))
         return computed
 
     for tap in dict.fromkeys(unit.tap for unit in missing):
+        agree.each(ranks, partial(reduce_tap, tap))
         _, *others = agree.everyone(ranks, partial(attack_tap, tap))
         agree.first(ranks, partial(keep, [result for computed in others for result in computed]))
     return AttackResults(fleet, [results[unit] for unit in fleet.units() if unit in results])
 
 
 def _run(fleet: Fleet, tap: str, units: Sequence[Unit]) -> Iterator[Result]:
-    """Run those of `units` that attack `tap`, each of its representations being computed once."""
-    if not any(unit.tap == tap for unit in units):
-        return
-    for representation in fleet.representations(tap):
-        for unit in units:
-            if (unit.tap, unit.representation) == (tap, representation.kind):
-                yield _run_unit(fleet, unit, representation)
+    """Run those of `units` that attack `tap`, each of its representations being computed once for each fold."""
+    folds: dict[tuple[str, int], list[Unit]] = {}
+    for unit in units:
+        if unit.tap == tap:
+            folds.setdefault((unit.faces, unit.fold), []).append(unit)
+    for fold in folds.values():
+        for representation in fleet.representations(fold[0]):
+            for unit in fold:
+                if unit.representation == representation.kind:
+                    yield _run_unit(fleet, unit, representation)
 
 
 def _run_unit(fleet: Fleet, unit: Unit, representation: Representation) -> Result:
-    subset, labels = labelled_split(fleet.split, fleet.faces, unit.attribute)
-    known = representation.of(subset, fleet.split)
-    context = fleet.context(unit, labels, range(fleet.config.seeds))
+    split = fleet.split(unit)
+    subset, labels = labelled_split(split, fleet.faces, unit.attribute)
+    known = representation.of(subset, split)
+    context = fleet.context(unit, labels, range(fleet.seeds(unit)))
     began = time.monotonic()
     answers = ATTACKERS[unit.attacker].attack(known, context)
-    return Result(unit, answers, int(np.prod(known.shape)), representation.note, time.monotonic() - began)
+    note = representation.note
+    note += f"; starts from {fleet.donor(unit).name}" if unit.attacker == FineTuned.name else ""
+    return Result(unit, answers, int(np.prod(known.shape)), note, time.monotonic() - began)
 
 
 def _write(fleet: Fleet, result: Result) -> None:

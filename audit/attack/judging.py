@@ -1,15 +1,16 @@
-"""What a fleet's answers come to: the best attacker on every tap and attribute, selected by tuning, its measures."""
+"""What a fleet's answers come to: the best attacker on every tap and attribute, its measures."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
 
 from privatenet.audit.attack.features import LOGITS, Features
-from privatenet.audit.attack.findings import Attack, Estimate, Leak
-from privatenet.audit.attack.fleet import AttackResults, Fleet, Result
+from privatenet.audit.attack.findings import Attack, Estimate, Leak, chosen
+from privatenet.audit.attack.fleet import AttackResults, Fleet, Result, Unit
 from privatenet.audit.attack.measures import (
+    SIGNS,
     Numbers,
     Resamples,
     calibrate,
@@ -21,7 +22,16 @@ from privatenet.audit.attack.measures import (
     wilson,
 )
 from privatenet.audit.attack.online import code_blocks
-from privatenet.audit.attack.samples import AttackLabels, AttackSplit, Representation, labelled_split, testing_data
+from privatenet.audit.attack.samples import (
+    AttackLabels,
+    AttackSplit,
+    Labels,
+    Representation,
+    features_of,
+    labelled_split,
+    labels_of,
+)
+from privatenet.data_shards.reading.plan import Rows
 from privatenet.distributed.faces import Faces
 
 UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
@@ -37,23 +47,22 @@ class JudgedLeak:
 
 def judge_leaks(attacked: AttackResults, with_code: bool = True) -> list[JudgedLeak]:
     """Every leak of one network; without the code length, which costs four more fits each, unless `with_code`."""
-    fleet = attacked.fleet
-    leaks = []
-    for tap in fleet.features.shapes:
-        by_kind = cache(partial(_representations, fleet, tap))
+    fleet, leaks = attacked.fleet, []
+    taps = [tap for tap in fleet.features.shapes if any(result.unit.tap == tap for result in attacked.results)]
+    for tap in taps:  # attackers of maps alone have nothing to say of logits
+        by_kind = cache(partial(_representations, fleet))
         for attribute in fleet.config.attributes:
             results = [r for r in attacked.results if (r.unit.tap, r.unit.attribute) == (tap, attribute)]
-            if results:  # attackers of maps alone have nothing to say of logits
-                leaks.append(_judge_leak(results, fleet, by_kind if with_code else None))
+            bounds = len(SIGNS) * len(taps) * len(fleet.folds)
+            leaks.append(_judge_leak(results, fleet, bounds, by_kind if with_code else None))
     return leaks
 
 
-def utility(features: Features, faces: Faces, split: AttackSplit, confidence: float) -> tuple[Estimate, float]:
-    """How often the logits name the target class of the samples that judge, and the share of its largest class."""
-    column = faces.schema.names.index(faces.schema.target)
-    labels = testing_data(split, faces).labels[split.testing, column]
+def utility(features: Features, faces: Faces, rows: Rows, confidence: float) -> tuple[Estimate, float]:
+    """How often the logits name the target class of `rows` of all faces, and the share of its largest class."""
+    labels = labels_of(faces, faces.schema.target)[rows]
     known = labels >= 0
-    predictions = np.asarray(features.array(split.testing_split, LOGITS)[split.testing]).argmax(axis=1)
+    predictions = features_of(features, LOGITS, rows).argmax(axis=1)
     right = (predictions == labels)[known]
     majority = float(np.bincount(labels[known]).max() / known.sum())
     return wilson(int(right.sum()), len(right), confidence), majority
@@ -68,32 +77,43 @@ def log_probabilities(result: Result, labels: AttackLabels, num_classes: int) ->
         yield probabilities(tuning, calibration, frequencies), probabilities(testing, calibration, frequencies)
 
 
-def _representations(fleet: Fleet, tap: str) -> Mapping[str, Representation]:
-    return {representation.kind: representation for representation in fleet.representations(tap)}
+def _representations(fleet: Fleet, tap: str, faces: str) -> Mapping[str, Representation]:
+    """Those of a tap by their kind, by the samples of the first fold."""
+    unit = next(unit for unit in fleet.units() if (unit.tap, unit.faces, unit.fold) == (tap, faces, 0))
+    return {representation.kind: representation for representation in fleet.representations(unit)}
 
 
 def _judge_leak(
-    results: list[Result], fleet: Fleet, representations: Callable[[], Mapping[str, Representation]] | None
-) -> JudgedLeak:
+    results: list[Result], fleet: Fleet, bounds: int,
+    representations: Callable[[str, str], Mapping[str, Representation]] | None,
+) -> JudgedLeak:  # fmt: skip
     """The leak of one tap and attribute; with a code length where its tap's `representations` are there to ask for."""
     config, unit = fleet.config, results[0].unit
     attribute = fleet.faces.schema.attribute(unit.attribute)
-    _, labels = labelled_split(fleet.split, fleet.faces, unit.attribute)
-    resamples = Resamples(len(labels.testing), config.resamples, config.confidence)
-    judged = [_judge_attack(result, labels, len(attribute.classes), resamples) for result in results]
+    trials = {faces: _Trial.of(splits, fleet.faces, unit.attribute) for faces, splits in fleet.folds.items()}
+    labels = trials[unit.faces].labels
+    resamples = Resamples(len(labels), config.resamples, config.confidence, bounds=bounds)
+    attempts: dict[Unit, list[Result]] = {}
+    for result in results:
+        attempts.setdefault(replace(result.unit, fold=0), []).append(result)
+    judged = [
+        _judge_attack(folds, trials[unit.faces], len(attribute.classes), resamples) for unit, folds in attempts.items()
+    ]
     attacks = tuple(attack for attack, _ in judged)
-    best = max(range(len(attacks)), key=lambda place: attacks[place].tuning)
+    best = max(chosen(attacks).values(), key=lambda place: attacks[place].excess.value)
+    winner = list(attempts)[best]
     length = UNKNOWN
     if representations:
-        length = code_length(code_blocks(results[best].unit, fleet, representations), config.confidence)
-    counts = np.bincount(labels.testing, minlength=len(attribute.classes))
+        known = partial(representations, winner.tap, winner.faces)
+        length = code_length(code_blocks(winner, fleet, known), config.confidence)
+    counts = np.bincount(labels, minlength=len(attribute.classes))
     leak = Leak(
         tap=unit.tap,
         attribute=unit.attribute,
         classes=attribute.classes,
         class_counts=tuple(int(count) for count in counts),
         majority=float(counts.max() / counts.sum()),
-        entropy=entropy(labels.fitting),
+        entropy=entropy(trials[winner.faces].folds[0].fitting),
         attacks=attacks,
         best=best,
         code_length=length,
@@ -101,24 +121,47 @@ def _judge_leak(
     return JudgedLeak(leak, judged[best][1])
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """The labels of each fold, those of all judged samples in order, and where in the folds' answers these are."""
+
+    folds: list[AttackLabels]
+    labels: Labels
+    order: Rows
+
+    @classmethod
+    def of(cls, splits: Sequence[AttackSplit], faces: Faces, attribute: str) -> "_Trial":
+        known = [labelled_split(split, faces, attribute) for split in splits]
+        order = np.argsort(np.concatenate([subset.testing for subset, _ in known]))
+        return cls(
+            [labels for _, labels in known], np.concatenate([labels.testing for _, labels in known])[order], order
+        )
+
+
 def _judge_attack(
-    result: Result, labels: AttackLabels, num_classes: int, resamples: Resamples
+    results: Sequence[Result], trial: _Trial, num_classes: int, resamples: Resamples
 ) -> tuple[Attack, Numbers]:
-    """The measures of a unit by the seed that tunes best, and which test samples that one was right about."""
-    seeds = list(log_probabilities(result, labels, num_classes))
-    losses = [-tuning[np.arange(len(tuning)), labels.tuning].mean() for tuning, _ in seeds]
-    right = [(testing.argmax(axis=1) == labels.testing).astype(np.float64) for _, testing in seeds]
-    best = int(np.argmin(losses))
-    tuning, testing = seeds[best]
+    """The measures of a unit over its folds, by the seed that tunes best, and which test samples it was right about."""
+    losses, answers, right = [], [], []
+    for result, labels in zip(results, trial.folds, strict=True):
+        seeds = list(log_probabilities(result, labels, num_classes))
+        by_seed = [-tuning[np.arange(len(tuning)), labels.tuning].mean() for tuning, _ in seeds]
+        best = int(np.argmin(by_seed))
+        losses.append(by_seed[best])
+        answers.append(seeds[best][1])
+        right.append([testing.argmax(axis=1) == labels.testing for _, testing in seeds])
+    log_p = np.concatenate(answers)[trial.order]
+    first = results[0]
     attack = Attack(
-        attacker=result.unit.attacker,
-        representation=result.unit.representation,
-        numbers=result.numbers,
-        note=result.note,
-        seeds=len(seeds),
-        tuning=float((tuning.argmax(axis=1) == labels.tuning).mean()),
-        spread=float(np.std([values.mean() for values in right])),
-        seconds=result.seconds,
-        **vars(judge(testing, labels.testing, resamples)),
+        attacker=first.unit.attacker,
+        representation=first.unit.representation,
+        faces=first.unit.faces,
+        numbers=first.numbers,
+        note=first.note,
+        seeds=len(first.answers.testing),
+        tuning=float(np.mean(losses) / np.log(2)),
+        spread=float(np.concatenate(right, axis=1).mean(axis=1).std()),
+        seconds=sum(result.seconds for result in results),
+        **vars(judge(log_p, trial.labels, resamples)),
     )
-    return attack, right[best]
+    return attack, (log_p.argmax(axis=1) == trial.labels).astype(np.float64)

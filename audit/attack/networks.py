@@ -5,12 +5,13 @@
 
 import hashlib
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
 
 from privatenet.audit.attack.fleet import Donor
-from privatenet.audit.settings import AuditConfig
+from privatenet.audit.settings import FACES, FRESH, AuditConfig
 from privatenet.distributed import agree, checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.ranks import Ranks
@@ -24,14 +25,15 @@ from privatenet.models.network import Network, NetworkSpec, build_network
 class AuditedNetwork:
     """A network to attack, in the role audited, unprotected or random; `sha256` is that of its weights.
 
-    `checkpoint` is None for one that was never trained; `donors`, by attribute, are what fine-tuning starts from.
+    `checkpoint` is None for one that was never trained; `donors`, by kind of faces and attribute, are what fine-tuning
+    starts from.
     """
 
     role: str
     network: Network
     sha256: str
     checkpoint: Checkpoint | None
-    donors: dict[str, Donor]
+    donors: dict[tuple[str, str], Donor]
 
 
 def audited_networks(config: AuditConfig, source: Checkpoint, ranks: Ranks) -> list[AuditedNetwork]:
@@ -68,16 +70,17 @@ def adversaries_on(source: Checkpoint, stage_folder: str) -> Checkpoint | None:
 
 def _donors(
     network: Network, sha256: str, known: Checkpoint | None, attributes: list[str], ranks: Ranks
-) -> dict[str, Donor]:
-    """For every attribute what fine-tuning starts from: its known image adversary, or else the network itself."""
+) -> dict[tuple[str, str], Donor]:
+    """For every kind of faces and attribute what fine-tuning starts from: the network itself; on fresh faces, which it
+    has not learnt from, the known image adversary, where there is one."""
     network = one_by_one(network).cpu()
-    donors = dict.fromkeys(attributes, Donor(network, sha256))
+    donors = dict.fromkeys(product(FACES, attributes), Donor(network, sha256))
     if known:
         pairs = {f"image-{attribute}": attribute for attribute in attributes}
         names = [name for name in pairs if name in known.state["identity"]["pairs"]]
         for name, adversary in load_adversaries(known, network, names, ranks).items():
             assert isinstance(adversary, ImageAdversary)
-            donors[pairs[name]] = Donor(one_by_one(adversary.network).cpu(), known.hash)
+            donors[FRESH, pairs[name]] = Donor(one_by_one(adversary.network).cpu(), known.hash, "the image adversary")
     return donors
 
 

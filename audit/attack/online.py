@@ -25,14 +25,15 @@ def code_blocks(
 
     Kept beside the unit's answers; `representations` gives those of its tap, by kind, where they are needed.
     """
-    subset, labels = labelled_split(fleet.split, fleet.faces, unit.attribute)
+    split = fleet.split(unit)
+    subset, labels = labelled_split(split, fleet.faces, unit.attribute)
     num_samples = len(labels.fitting)
     order = np.random.default_rng(0).permutation(num_samples)
     ends = [max(2, num_samples // share) for share in (16, 8, 4, 2, 1)]
     path = fleet.file(unit, "code-", [measures, sys.modules[__name__]])
     stored = read(path)
     if stored is None:
-        known = representations()[unit.representation].of(subset, fleet.split)
+        known = representations()[unit.representation].of(subset, split)
         stored = Stored({"log_p": _online(unit, fleet, known, labels, order, ends)}, {})
         write(path, stored)
     log_p = stored.arrays["log_p"]

@@ -1,20 +1,21 @@
 """A quick audit of a network while settings are still being selected: few attackers, and no test data.
 
-The attackers are new to the network, as in a whole audit. They learn from what the network learnt from and are judged
-on the validation rows, so that settings may be selected by it; the selected network still needs an audit, on the test
-split.
+The attackers are new to the network, as in a whole audit. They learn from what the network learnt from, or from fresh
+faces, which are the validation rows, cross-fitted; they are judged on the validation rows, so that settings may be
+selected by it. The selected network still needs an audit, on the test split.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from privatenet.audit.attack.features import Key, extract
 from privatenet.audit.attack.findings import Estimate, Leak
 from privatenet.audit.attack.fleet import Donor, Fleet, attack
 from privatenet.audit.attack.judging import judge_leaks, utility
-from privatenet.audit.attack.samples import validation_attack_split
-from privatenet.audit.settings import AuditConfig
+from privatenet.audit.attack.samples import attack_folds, judged_rows
+from privatenet.audit.settings import FACES, AuditConfig
 from privatenet.distributed import agree
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.faces import Faces
@@ -58,18 +59,19 @@ def quick_audit(
     Features and answers are kept in `folder` under `name`, which says whose they are. Raises `AuditError` where the
     validation rows are too few to judge on.
     """
-    split = validation_attack_split(faces.train, faces.held_out)
+    folds = attack_folds(config, faces, validation=True)
     key = Key(name, faces.fingerprint, engine.precision, network.spec.image_size)
     features = extract(network, key, config.taps, faces, engine, ranks, folder / "features", splits=("train",))
     taps = replace(features, shapes={tap: features.shapes[tap] for tap in config.taps})  # the logits are not attacked
-    donors = dict.fromkeys(config.attributes, Donor(one_by_one(network).cpu(), name))
-    fleet = Fleet(taps, faces, split, donors, config, ranks.device, folder / "answers" / key.folder)
+    donors = dict.fromkeys(product(FACES, config.attributes), Donor(one_by_one(network).cpu(), name))
+    fleet = Fleet(taps, faces, folds, donors, config, ranks.device, folder / "answers" / key.folder)
     attacked = attack(fleet, ranks, lambda what, done, total: None)
 
     def judge() -> QuickFindings:
         leaks = judge_leaks(attacked, with_code=False)
         return QuickFindings(
-            utility(features, faces, split, config.confidence)[0], tuple(judged.leak for judged in leaks)
+            utility(features, faces, judged_rows(faces, validation=True), config.confidence)[0],
+            tuple(judged.leak for judged in leaks),
         )
 
     return agree.first(ranks, judge)

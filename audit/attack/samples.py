@@ -1,29 +1,39 @@
 """What attackers learn from and are judged on, and the representations of a tap that they look at.
 
-Attackers learn from one half of the training split (*fitting*), tune and are selected on the other (*tuning*), and are
-judged once, on the test split, whose labels they never get. Where settings are still being selected, they are judged on
-the validation rows of the training split instead, and both halves are of what the network learnt from.
+On *training* faces attackers learn from one half of the training split (*fitting*), tune and are selected on the other
+(*tuning*), and are judged on the test split (*testing*), whose labels they never get. A network may hide on the faces
+that it was trained on and nowhere else, so there are *fresh* faces, too, that no stage learnt from: the test split is
+cut into folds, and attackers answer for each that learnt and tuned on the other folds and on the validation rows; so
+every test sample is judged once. Nobody whom the data set knows is in two of fitting, tuning and testing then.
+
+Where settings are still being selected, the validation rows are judged in place of the test split, which has no part in
+it. Rows are counted through all faces: first the training split, then the test split.
 """
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.decomposition import PCA
 
+from privatenet.audit.attack.answers import Stored, library_versions, read, write
 from privatenet.audit.attack.features import Array, Features
 from privatenet.audit.errors import AuditError
+from privatenet.audit.settings import FACES, TRAINING, AuditConfig
+from privatenet.data_shards.files import make_once
 from privatenet.data_shards.reading.plan import Rows, validation_mask
 from privatenet.data_shards.shards.manifest import Split
-from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.config import digest
 from privatenet.distributed.faces import Faces
 from privatenet.models.channel import CENTRE
 
 SALT = "attackers/"
 LEAST_SAMPLES = 20
+PURPOSES = ("fitting", "tuning", "testing")
 KINDS = {"map": ("map", "raw", "whitened", "channels"), "vector": ("vector", "raw", "whitened", "centres")}
 """The representations of a tap that is a map [C, h, w] or a vector [C]; `centres` are those of noisy releases only."""
 
@@ -32,17 +42,20 @@ Labels = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class AttackSplit:
-    """Rows of the training split to fit and to tune on, and rows of the split `testing_split` to be judged on."""
+    """Rows of all faces, in order, to fit attackers on, to tune them on, and to judge them on."""
 
     fitting: Rows
     tuning: Rows
     testing: Rows
-    testing_split: str = "test"
 
     @cached_property
     def sha256(self) -> str:
         """Of the rows, for the names of what was computed on them."""
-        return digest([self.fitting.tolist(), self.tuning.tolist(), self.testing.tolist(), self.testing_split])
+        return digest([self.fitting.tolist(), self.tuning.tolist(), self.testing.tolist()])
+
+
+Folds = Mapping[str, tuple[AttackSplit, ...]]
+"""By kind of faces the splits that together judge every sample once."""
 
 
 @dataclass(frozen=True)
@@ -85,57 +98,70 @@ class Representation:
         )
 
 
-def attack_split(train: Split, test: Split) -> AttackSplit:
-    """Halve the training split by the hash of the samples' names, every class of the target alike."""
-    tuning = validation_mask(train.names, _target(train), 0.5, SALT)
-    return AttackSplit(np.flatnonzero(~tuning), np.flatnonzero(tuning), np.arange(len(test)))
+def attack_folds(config: AuditConfig, faces: Faces, validation: bool = False) -> Folds:
+    """For every kind of faces in `config` the splits that attackers learn from and are judged on: one, or one a fold.
+
+    The test split is judged, or with `validation` the validation rows, without the test split. Raises `AuditError`
+    where there are too few samples; fresh faces that were not asked for by name are left out then, and a line says so.
+    """
+    folds = {}
+    for kind in config.faces or FACES:
+        splits = training_split(faces, validation) if kind == TRAINING else _fresh_splits(faces, config, validation)
+        try:
+            for attribute in config.attributes:
+                _check_samples(splits, kind, faces, attribute)
+        except AuditError as error:
+            if config.faces or kind == TRAINING:
+                raise
+            if faces.ranks.first and not validation:
+                print(f"privatenet: attackers do without fresh faces: {error}", file=sys.stderr)
+        else:
+            folds[kind] = splits
+    return folds
 
 
-def validation_attack_split(train: Split, held_out: npt.NDArray[np.bool_]) -> AttackSplit:
-    """Halve what the network learnt from, to be judged on the rows that it did not: the test split stays unseen."""
-    tuning = validation_mask(train.names, _target(train), 0.5, SALT)
-    return AttackSplit(
-        np.flatnonzero(~tuning & ~held_out), np.flatnonzero(tuning & ~held_out), np.flatnonzero(held_out), "train"
-    )
+def training_split(faces: Faces, validation: bool = False) -> tuple[AttackSplit]:
+    """Halves of the training split, every class of the target alike, whole people where they are known.
+
+    Where the validation rows are judged, the halves are of what the network learnt from.
+    """
+    train = faces.train
+    tuning = validation_mask(train.names, _target(faces)[: len(train)], 0.5, SALT, train.persons)
+    learnt = ~faces.held_out if validation else np.ones(len(train), dtype=np.bool_)
+    halves = np.flatnonzero(~tuning & learnt), np.flatnonzero(tuning & learnt)
+    return (AttackSplit(*halves, judged_rows(faces, validation)),)
 
 
-def testing_data(split: AttackSplit, faces: Faces) -> Split:
-    """The data whose rows `split.testing` are."""
-    return {"train": faces.train, "test": faces.test}[split.testing_split]
+def judged_rows(faces: Faces, validation: bool = False) -> Rows:
+    """The rows of the test split, or the validation rows."""
+    first = len(faces.train)
+    return np.flatnonzero(faces.held_out) if validation else np.arange(first, first + len(faces.test))
+
+
+def labels_of(faces: Faces, attribute: str) -> Labels:
+    """The labels of all faces, int64 [N]; -1: unknown."""
+    column = faces.schema.names.index(attribute)
+    return np.concatenate([faces.train.labels[:, column], faces.test.labels[:, column]])
 
 
 def labelled_split(split: AttackSplit, faces: Faces, attribute: str) -> tuple[AttackSplit, AttackLabels]:
-    """The rows of `split` whose `attribute` is known, and their labels.
-
-    Raises `AuditError` where there are too few to fit or to judge an attacker, or all are of one class.
-    """
-    column = faces.schema.names.index(attribute)
-    train, testing = (data.labels[:, column] for data in (faces.train, testing_data(split, faces)))
-    subset = AttackSplit(
-        split.fitting[train[split.fitting] >= 0],
-        split.tuning[train[split.tuning] >= 0],
-        split.testing[testing[split.testing] >= 0],
-        split.testing_split,
-    )
-    labels = AttackLabels(train[subset.fitting], train[subset.tuning], testing[subset.testing])
-    for purpose in ("fitting", "tuning", "testing"):
-        _check_labels(getattr(labels, purpose), purpose, faces.schema, attribute, split.testing_split)
-    return subset, labels
+    """The rows of `split` whose `attribute` is known, and their labels."""
+    labels = labels_of(faces, attribute)
+    rows = {purpose: rows[labels[rows] >= 0] for purpose, rows in vars(split).items() if purpose in PURPOSES}
+    return AttackSplit(**rows), AttackLabels(**{purpose: labels[chosen] for purpose, chosen in rows.items()})
 
 
-def _check_labels(labels: Labels, purpose: str, schema: Schema, attribute: str, testing_split: str) -> None:
-    if len(labels) < LEAST_SAMPLES:
-        raise AuditError(
-            f"{attribute}: {len(labels)} samples for {purpose} attackers, accepted: {LEAST_SAMPLES} or more; "
-            f"the training split is halved between fitting and tuning, the {testing_split} split is for testing"
-        )
-    if len(np.unique(labels)) < 2:
-        name = schema.attribute(attribute).classes[int(labels[0])]
-        raise AuditError(f"{attribute}: all {len(labels)} samples for {purpose} are {name!r}: nothing to tell apart")
+def features_of(features: Features, tap: str, rows: Rows) -> Array:
+    """The features of `rows` of all faces, which are in order; of no split that has none of them is a file read."""
+    train = features.array("train", tap)
+    own, others = rows[rows < len(train)], rows[rows >= len(train)] - len(train)
+    if not len(others):
+        return train[own]
+    return np.concatenate([train[own], features.array("test", tap)[others]])
 
 
 def representations(
-    features: Features, tap: str, split: AttackSplit, components: int, seed: int
+    features: Features, tap: str, split: AttackSplit, components: int, seed: int, kept: Path | None = None
 ) -> Iterator[Representation]:
     """A tap as it is (map or vector), raw, whitened and, for maps, by its channels' means, whitened.
 
@@ -143,48 +169,125 @@ def representations(
     component to variance 1, so that what hides in directions of low variance is as loud as the rest. Taps of more than
     `components` numbers are reduced to that many principal components, by a randomised decomposition of the fitting
     samples (Halko, Martinsson and Tropp, 2011). Of noisy releases there are the fitting samples' *centres*, too: who
-    makes releases of own faces knows them without noise.
+    makes releases of own faces knows them without noise. Components are written to the folder `kept` and read from
+    there.
     """
-    train, test = features.array("train", tap), features.array(split.testing_split, tap)
-    arrays = train[split.fitting], train[split.tuning], test[split.testing]
+    fitting, tuning, testing = (features_of(features, tap, r) for r in (split.fitting, split.tuning, split.testing))
+    arrays = fitting, tuning, testing
     shape = features.shapes[tap]
     kind = "map" if len(shape) == 3 else "vector"
     yield Representation(kind, *arrays, f"the {'x'.join(map(str, shape))} numbers as they are")
     flat = tuple(array.reshape(len(array), -1) for array in arrays)
-    yield from _principal(("raw", "whitened"), flat, components, seed, "")
+    identity = [tap, split.sha256, components, seed, library_versions()]
+
+    def principal(name: str, arrays: tuple[Array, ...]) -> _Principal:
+        path = kept / f"{tap}-{name}-{digest(identity)[:12]}.npz" if kept else None
+        return _principal(arrays, components, seed, path)
+
+    yield from _scaled(("raw", "whitened"), principal("numbers", flat), "")
     if kind == "vector" and (sigma := features.sigma(tap)):
-        centres = np.asarray(features.array("train", CENTRE)[split.fitting])
+        centres = features_of(features, CENTRE, split.fitting)
         note = f"fitting pictures before noise, others as sent; the noise is {sigma:.3g}"
         yield Representation("centres", centres, flat[1], flat[2], note, sigma)
     if kind == "map":
         means = tuple(array.mean(axis=(2, 3)) for array in arrays)
-        yield from _principal(("channels",), means, components, seed, f"the {shape[0]} channels' means, ")
+        yield from _scaled(("channels",), principal("channels", means), f"the {shape[0]} channels' means, ")
 
 
-def _target(split: Split) -> Labels:
-    labels: Labels = split.labels[:, split.schema.names.index(split.schema.target)]
-    return labels
+def _fresh_splits(faces: Faces, config: AuditConfig, validation: bool) -> tuple[AttackSplit, ...]:
+    """The judged rows cut into folds; to learn from for each, three quarters of the others, one quarter to tune on."""
+    names, target = [*faces.train.names, *faces.test.names], _target(faces)
+    persons = np.concatenate([_persons(faces.train), _persons(faces.test)])
+    keys = np.where(persons >= 0, persons, -1 - np.arange(len(persons)))
+
+    def choose(rows: Rows, fraction: float, salt: str) -> npt.NDArray[np.bool_]:
+        return validation_mask([names[row] for row in rows], target[rows], fraction, SALT + salt, persons[rows])
+
+    rest = judged_rows(faces, validation)
+    fresh = np.union1d(np.flatnonzero(faces.held_out), rest)
+    splits = []
+    for fold in range(config.folds):
+        last = fold == config.folds - 1
+        chosen = np.ones(len(rest), dtype=np.bool_) if last else choose(rest, 1 / (config.folds - fold), "folds/")
+        testing, rest = rest[chosen], rest[~chosen]
+        others = fresh[~np.isin(keys[fresh], keys[testing])]
+        tuning = choose(others, 0.25, f"{fold}/")
+        splits.append(AttackSplit(others[~tuning], others[tuning], testing))
+    return tuple(splits)
 
 
-def _principal(
-    kinds: tuple[str, ...], arrays: tuple[Array, ...], components: int, seed: int, prefix: str
-) -> Iterator[Representation]:
-    fitting = arrays[0]
-    numbers = fitting.shape[1]
-    count = min(components, numbers, max(2, len(fitting) // 2))
-    pca = PCA(count, svd_solver="randomized" if count < numbers else "full", random_state=seed).fit(fitting)
-    rotated = [pca.transform(array).astype(np.float32) for array in arrays]
-    share = float(pca.explained_variance_ratio_.sum())
+def _persons(split: Split) -> Labels:
+    return np.full(len(split), -1) if split.persons is None else split.persons
+
+
+def _target(faces: Faces) -> Labels:
+    return labels_of(faces, faces.schema.target)
+
+
+def _check_samples(splits: Sequence[AttackSplit], kind: str, faces: Faces, attribute: str) -> None:
+    """Raise `AuditError` where there are too few to fit or to judge an attacker, or all are of one class."""
+    labels = [labelled_split(split, faces, attribute)[1] for split in splits]
+    classes = faces.schema.attribute(attribute).classes
+    for purpose in PURPOSES:
+        groups = [getattr(one, purpose) for one in labels]
+        for group in [np.concatenate(groups)] if purpose == "testing" else groups:
+            what = f"for {purpose} attackers on {kind} faces"
+            if len(group) < LEAST_SAMPLES:
+                raise AuditError(f"{attribute}: {len(group)} samples {what}, accepted: {LEAST_SAMPLES} or more")
+            if len(np.unique(group)) < 2:
+                only = classes[int(group[0])]
+                raise AuditError(f"{attribute}: all {len(group)} samples {what} are {only!r}: nothing to tell apart")
+    if not all(len(one.testing) for one in labels):
+        raise AuditError(f"{attribute}: too few people or samples for {len(splits)} folds of {kind} faces")
+
+
+@dataclass(frozen=True)
+class _Principal:
+    """Fitting, tuning and testing samples in principal components [N, count] of the fitting samples' `numbers`, and the
+    share of the variance that these hold."""
+
+    arrays: tuple[Array, Array, Array]
+    numbers: int
+    share: float
+
+
+def _principal(arrays: tuple[Array, ...], components: int, seed: int, path: Path | None) -> _Principal:
+    """The principal components that `path` holds, or else computed and written there, by one of all that want them."""
+    numbers = arrays[0].shape[1]
+
+    def compute() -> Stored:
+        count = min(components, numbers, max(2, len(arrays[0]) // 2))
+        solver = "randomized" if count < numbers else "full"
+        pca = PCA(count, svd_solver=solver, random_state=seed).fit(arrays[0])
+        rotated = (pca.transform(array).astype(np.float32) for array in arrays)
+        share = float(pca.explained_variance_ratio_.sum())
+        return Stored(dict(zip(PURPOSES, rotated, strict=True)), {"share": share})
+
+    if path:
+        make_once(path, lambda: write(path, compute()))
+    stored = read(path) if path else None
+    if stored is None:
+        stored = compute()
+        if path:
+            write(path, stored)
+    fitting, tuning, testing = (stored.arrays[purpose] for purpose in PURPOSES)
+    return _Principal((fitting, tuning, testing), numbers, stored.notes["share"])
+
+
+def _scaled(kinds: tuple[str, ...], principal: _Principal, prefix: str) -> Iterator[Representation]:
+    deviations = principal.arrays[0].std(axis=0)
+    count, numbers = len(deviations), principal.numbers
     note = prefix + (
-        f"{count} principal components of {numbers:,} numbers ({100 * share:.1f} % of the variance)"
+        f"{count} principal components of {numbers:,} numbers ({100 * principal.share:.1f} % of the variance)"
         if count < numbers
         else f"all {numbers} numbers"
     )
-    deviations = rotated[0].std(axis=0)
     for kind in kinds:
         # A direction that never varies tells nothing; dividing by its rounding error would only make noise loud.
         common = np.sqrt(np.mean(deviations**2))
         varying = deviations > 1e-6 * deviations.max()
-        scale = np.where(varying, deviations, np.inf) if kind != "raw" else np.full_like(deviations, common or 1.0)
-        scaled = [array / scale for array in rotated]
+        scale: Array = (
+            np.where(varying, deviations, np.inf) if kind != "raw" else np.full_like(deviations, common or 1.0)
+        )
+        scaled = [array / scale for array in principal.arrays]
         yield Representation(kind, scaled[0], scaled[1], scaled[2], note)

@@ -88,7 +88,8 @@ def _metrics(findings: Findings) -> str:
     protocol = findings.protocol
     return (
         "Utility is accuracy on the target attribute. Leakage is the accuracy of the best attacker, chosen by tuning, "
-        "beside the majority class; excess is the difference. Bits, balanced accuracy and AUC stand beside them. "
+        "on training faces or fresh ones, where it reads more, beside the majority class; excess is the difference. "
+        "Bits, balanced accuracy and AUC stand beside them. "
         f"Intervals have a confidence of {100 * protocol.confidence:.3g} %, from {protocol.resamples:,} resamples."
     )
 

@@ -68,7 +68,7 @@ def describe_best_of(findings: Findings, attribute: str) -> str:
 
 @style.rc
 def attackers(leak: Leak, most: int = 0, beside: Sequence[Leak] = ()) -> Figure:
-    """Attackers on one tap as bars from the majority class, the best one first, then by tuning accuracy.
+    """Attackers on one tap as bars from the majority class, the best one first, then by tuning cross-entropy.
 
     With `most`, only so many, the paper's adversary always among them. The axis is wide enough for the attackers on the
     taps `beside`, so that charts drawn with the same ones can be compared.

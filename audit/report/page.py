@@ -36,7 +36,14 @@ MOST = 6
 
 READING = (
     ("holds for", "the enclave deployment: an attacker reads the features themselves, of single pictures, one by one."),
-    ("best attacker", "the one with the best tuning accuracy; the test samples did not choose it and judge it once."),
+    (
+        "best attacker",
+        "the one with the lowest cross-entropy in tuning, on the faces where it reads more of the test samples.",
+    ),
+    (
+        "faces",
+        "what attackers learn from: training, the network's own; or fresh, which no stage of training learnt from.",
+    ),
     ("majority", "accuracy of always answering the most frequent class; an attacker at this line has learnt nothing."),
     ("excess", "accuracy above the majority, in percentage points: 0 is what an answer without looking gets."),
     ("change", "accuracy minus the best attacker's on the unprotected network at the same tap, in points."),

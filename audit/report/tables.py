@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -66,8 +67,9 @@ def attacks_table(leak: Leak, where: str = "") -> Table:
             (
                 Cell(attack.attacker + (" (best)" if index == leak.best else "")),
                 Cell(attack.representation),
+                Cell(attack.faces),
                 Cell(f"{attack.numbers:,}", value=attack.numbers, where=f"{at}.numbers"),
-                _share(attack.tuning, f"{at}.tuning"),
+                Cell(number(attack.tuning), value=attack.tuning, where=f"{at}.tuning"),
                 _estimate(attack.accuracy, f"{at}.accuracy"),
                 _estimate(attack.excess, f"{at}.excess", points),
                 _estimate(attack.balanced_accuracy, f"{at}.balanced_accuracy"),
@@ -79,43 +81,57 @@ def attacks_table(leak: Leak, where: str = "") -> Table:
                 Cell(attack.note),
             )
         )
-    columns = ("numbers", "tuning %", "accuracy %", "excess", "balanced %", "AUC", "bits", "spread", "seeds", "seconds")
-    table = Table(f"{leak.attribute} from {leak.tap}", ("attacker", "sees", *columns, "note"), tuple(rows))
+    columns = (
+        "numbers",
+        "tuning bits",
+        "accuracy %",
+        "excess",
+        "balanced %",
+        "AUC",
+        "bits",
+        "spread",
+        "seeds",
+        "seconds",
+    )
+    table = Table(f"{leak.attribute} from {leak.tap}", ("attacker", "sees", "faces", *columns, "note"), tuple(rows))
     return _without_empty(table)
 
 
 def leaks_table(findings: Findings) -> Table:
-    """What is left to read of each attribute at each tap of the audited network, by its best attacker."""
+    """What is left to read of each attribute at each tap of the audited network: by the best attacker, and below it by
+    the best one on the other kind of faces."""
     rows = []
     network = findings.audited
     for index, leak in enumerate(network.leaks):
-        at, best = f"networks.0.leaks.{index}", leak.headline
-        attack = f"{at}.attacks.{leak.best}"
+        at = f"networks.0.leaks.{index}"
         protected = " *" if f"{leak.tap}-{leak.attribute}" in network.protected else ""
         change = DASH_CELL if leak.change is None else _estimate(leak.change, f"{at}.change", points)
         robustness = DASH_CELL if leak.robustness is None else _share(leak.robustness, f"{at}.robustness", points)
         saving = _estimate(leak.code_length, f"{at}.code_length", number)
-        rows.append(
-            (
-                Cell(leak.attribute),
-                Cell(leak.tap + protected),
-                _share(leak.majority, f"{at}.majority"),
-                _reference(findings, "unprotected", leak),
-                _estimate(best.accuracy, f"{attack}.accuracy"),
-                _estimate(best.excess, f"{attack}.excess", points),
-                change,
-                robustness,
-                _estimate(best.bits, f"{attack}.bits", number),
-                Cell(number(leak.entropy), value=leak.entropy, where=f"{at}.entropy"),
-                saving,
-                _estimate(best.auc, f"{attack}.auc", number),
-                _estimate(best.balanced_accuracy, f"{attack}.balanced_accuracy"),
-                Cell(f"{leak.samples:,}", value=leak.samples, where=f"{at}.class_counts"),
-                Cell(attack_name(best)),
+        for place in sorted(leak.chosen.values(), key=lambda place: place != leak.best):
+            attack, where, headline = leak.attacks[place], f"{at}.attacks.{place}", place == leak.best
+            rows.append(
+                (
+                    Cell(leak.attribute),
+                    Cell(leak.tap + protected),
+                    _share(leak.majority, f"{at}.majority"),
+                    _reference(findings, "unprotected", leak) if headline else DASH_CELL,
+                    Cell(attack.faces),
+                    _estimate(attack.accuracy, f"{where}.accuracy"),
+                    _estimate(attack.excess, f"{where}.excess", points),
+                    change if headline else DASH_CELL,
+                    robustness if headline else DASH_CELL,
+                    _estimate(attack.bits, f"{where}.bits", number),
+                    Cell(number(leak.entropy), value=leak.entropy, where=f"{at}.entropy") if headline else DASH_CELL,
+                    saving if headline else DASH_CELL,
+                    _estimate(attack.auc, f"{where}.auc", number),
+                    _estimate(attack.balanced_accuracy, f"{where}.balanced_accuracy"),
+                    Cell(f"{leak.samples:,}", value=leak.samples, where=f"{at}.class_counts"),
+                    Cell(attack_name(attack)),
+                )
             )
-        )
-    columns = ("majority %", "unprotected %", "this network %", "excess", "change", "robustness %", "bits", "entropy")
-    more = ("code length", "AUC", "balanced %", "samples", "best attacker")
+    columns = ("majority %", "unprotected %", "faces", "this network %", "excess", "change", "robustness %", "bits")
+    more = ("entropy", "code length", "AUC", "balanced %", "samples", "best attacker")
     caption = "What the best attacker reads from the audited network" + (" (* protected)" if network.protected else "")
     return _without_empty(Table(caption, ("attribute", "tap", *columns, *more), tuple(rows), headers=2))
 
@@ -156,7 +172,8 @@ def protocol_table(findings: Findings) -> Table:
     """How the figures came about."""
     protocol = findings.protocol
     names = {
-        "fitting": "samples that attackers are fitted on",
+        "faces": "faces that attackers are fitted on",
+        "fitting": "samples of the training split that attackers are fitted on",
         "tuning": "samples that choose among them",
         "testing": "test samples, judged once",
         "seeds": "seeds of each attacker",
@@ -202,9 +219,9 @@ def networks_table(findings: Findings) -> Table:
 
 
 def order(leak: Leak) -> list[int]:
-    """Attacks by tuning accuracy, the chosen one first; what is undefined last."""
-    tuning = [attack.tuning if attack.tuning == attack.tuning else -1.0 for attack in leak.attacks]
-    return sorted(range(len(tuning)), key=lambda index: (index != leak.best, -tuning[index], index))
+    """Attacks by tuning cross-entropy, the chosen one first; what is undefined last."""
+    tuning = [attack.tuning if attack.tuning == attack.tuning else math.inf for attack in leak.attacks]
+    return sorted(range(len(tuning)), key=lambda index: (index != leak.best, tuning[index], index))
 
 
 def print_summary(findings: Findings, console: Console | None = None) -> None:
@@ -218,7 +235,7 @@ def print_summary(findings: Findings, console: Console | None = None) -> None:
         box=SIMPLE_HEAD,
         padding=0,
         collapse_padding=True,
-        caption="best: the attacker with the best tuning accuracy; excess over the majority, in points",
+        caption="best: the attacker with the lowest tuning cross-entropy; excess over the majority, in points",
     )
     for heading in ("attribute", "tap"):
         table.add_column(heading, overflow="fold", min_width=9)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from privatenet.audit.attack.findings import Attack, Estimate
+from privatenet.audit.settings import TRAINING
 
 DASH = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
@@ -50,8 +51,9 @@ def in_words(items: list[str]) -> str:
 
 
 def attack_name(attack: Attack) -> str:
-    """Attacker and what it looks at: `mlp2, whitened`."""
-    return f"{attack.attacker}, {attack.representation}" if attack.representation else attack.attacker
+    """Attacker, what it looks at, and the faces it is fitted on, if not training faces: `mlp2, whitened, fresh`."""
+    faces = attack.faces if attack.faces != TRAINING else ""
+    return ", ".join(word for word in (attack.attacker, attack.representation, faces) if word)
 
 
 def markdown(text: str) -> str:

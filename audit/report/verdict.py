@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
-from privatenet.audit.attack.findings import Findings, Leak
+from privatenet.audit.attack.findings import Attack, Findings, Leak
+from privatenet.audit.attack.measures import SIGNS
 from privatenet.audit.report.text import attack_name, count, in_words, number, percent, points, with_interval
 
 FEW = 100
@@ -44,12 +46,14 @@ def verdicts(findings: Findings) -> tuple[Verdict, ...]:
 def verdict(leak: Leak, findings: Findings) -> str:
     """One sentence on the attribute of `leak`, over all taps of the audited network, with the figures of `leak`.
 
-    "leaks" needs one tap where the interval of the best attacker (chosen by tuning) lies above what tells nothing: in
-    accuracy, above the majority class; or else in usable bits above 0; or, if every class that occurs has `RARE` test
-    samples or more, in balanced accuracy above one over the number of these classes, or in AUC above 0.5.
+    "leaks" needs one tap and kind of faces where the bound of the best attacker (chosen by tuning) lies above what
+    tells nothing: in accuracy, above the majority class; or else in usable bits above 0; or, if every class that occurs
+    has `RARE` test samples or more, in balanced accuracy above one over their number, or in AUC above 0.5.
+    All these bounds of one attribute hold together at the protocol's confidence (Bonferroni, see measures.py), so that
+    of attributes of which no tap tells anything, at most 5 % are said to leak, at 95 %, however many taps there are.
     "no leak found" needs `FEW` test samples at every tap and intervals that allow at most `WIDE` excess accuracy.
-    All else is undecided, and so is an attribute of which less than two classes are tested. Intervals are those of the
-    protocol's confidence, of each tap by itself: of many taps that tell nothing, a few will seem to tell something.
+    All else is undecided, and so is an attribute of which less than two classes are tested. Intervals in the sentence
+    are those of each figure by itself.
     """
     return _judge(leak, findings).sentence
 
@@ -65,19 +69,19 @@ def comparison(leak: Leak, findings: Findings) -> str:
 
 
 def sharpest(leaks: Sequence[Leak]) -> Leak:
-    """The leak to quote of several taps: one that surely leaks before one that does not, then by tuning accuracy."""
+    """The leak to quote of several taps: surely leaking ones first, then by tuning cross-entropy."""
 
     def rank(leak: Leak) -> tuple[bool, bool, float]:
-        sign, tuning = _sign(leak), leak.headline.tuning
-        return sign == "accuracy", sign != "", tuning if math.isfinite(tuning) else -math.inf
+        (sign, _), tuning = _sign(leak), leak.headline.tuning
+        return sign == "accuracy", sign != "", -tuning if math.isfinite(tuning) else -math.inf
 
     return max(leaks, key=rank)
 
 
 def _judge(leak: Leak, findings: Findings) -> Verdict:
     taps = [other for other in findings.audited.leaks if other.attribute == leak.attribute]
-    leaking = sum(_sign(tap) != "" for tap in taps)
-    sign = _sign(leak)
+    leaking = sum(_sign(tap)[0] != "" for tap in taps)
+    sign, attack = _sign(leak)
     name, limits = leak.attribute, _limits(leak)
     status: Status
     if _present(leak) < 2:
@@ -87,10 +91,13 @@ def _judge(leak: Leak, findings: Findings) -> Verdict:
     elif sign:
         place = f" at {leaking} of {len(taps)} taps" if len(taps) > 1 else ""
         form = "" if sign == "accuracy" else ", though not in accuracy"
-        status, sentence = "leaks", f"{name} leaks{place}{form}: {_best(leak)}{_evidence(leak, sign)}{limits}"
+        status, sentence = (
+            "leaks",
+            f"{name} leaks{place}{form}: {_best(leak, attack)}{_evidence(leak, attack, sign)}{limits}",
+        )
     elif leaking:
         status, sentence = "leaks", f"{name} leaks at {leaking} of {len(taps)} taps, but not surely at this one: "
-        sentence += f"{_best(leak)}{_evidence(leak, 'accuracy')}{limits}"
+        sentence += f"{_best(leak, attack)}{_evidence(leak, attack, 'accuracy')}{limits}"
     else:
         status, sentence = _without_sign(leak, taps, findings.protocol.confidence)
     return Verdict(name, status, sentence + ".", leak)
@@ -118,31 +125,35 @@ def _without_sign(leak: Leak, taps: Sequence[Leak], confidence: float) -> tuple[
     return "none found", f"No leak of {leak.attribute} was found, which is no proof of none: {result}{closing}"
 
 
-def _sign(leak: Leak) -> str:
-    """By which figure the best attacker surely tells something: accuracy, bits, balanced, auc, or empty."""
-    best, present = leak.headline, _present(leak)
-    if present < 2:
-        return ""
+def _sign(leak: Leak) -> tuple[str, Attack]:
+    """By which of `SIGNS` a best attacker, on either kind of faces, surely tells something, and which; or empty."""
+    present = _present(leak)
     # Resampling a handful of one class says nothing about that class, so its recall would look surer than it is.
     firm = all(size >= RARE for size in leak.class_counts if size)
-    signs = {
-        "accuracy": best.excess.low > 0,
-        "bits": best.bits.low > 0,
-        "balanced": firm and best.balanced_accuracy.low > 1 / present,
-        "auc": firm and best.auc.low > 0.5,
-    }
-    return next((sign for sign, holds in signs.items() if holds), "")
+
+    def holds(sign: str, attack: Attack) -> bool:
+        estimate, nothing = {
+            "accuracy": (attack.excess, 0.0),
+            "bits": (attack.bits, 0.0),
+            "balanced": (attack.balanced_accuracy, 1 / present),
+            "auc": (attack.auc, 0.5),
+        }[sign]
+        judged = firm or sign in ("accuracy", "bits")
+        return judged and estimate.bound is not None and estimate.bound > nothing
+
+    places = sorted(leak.chosen.values(), key=lambda place: place != leak.best)
+    signs = product(SIGNS if present > 1 else (), [leak.attacks[place] for place in places])
+    return next(((sign, attack) for sign, attack in signs if holds(sign, attack)), ("", leak.headline))
 
 
-def _best(leak: Leak) -> str:
-    best = leak.headline
+def _best(leak: Leak, best: Attack) -> str:
     who = f"the best of {len(leak.attacks)} attackers" if len(leak.attacks) > 1 else "the one attacker"
     right = with_interval(best.accuracy, percent, " %")
     return f"at {leak.tap} {who} ({attack_name(best)}) is right for {right} of {count(leak.samples)}"
 
 
-def _evidence(leak: Leak, sign: str) -> str:
-    best, majority = leak.headline, f"; always answering the majority gives {percent(leak.majority)} %"
+def _evidence(leak: Leak, best: Attack, sign: str) -> str:
+    majority = f"; always answering the majority gives {percent(leak.majority)} %"
     match sign:
         case "bits":
             bits = with_interval(best.bits, number, " bits")

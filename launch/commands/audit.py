@@ -56,7 +56,7 @@ def parser() -> ArgumentParser:
     help_text = "Folder or URL of the data set; empty: where it was trained, without the name and password of a URL."
     built.add_argument("--shards", default=Uri(), type=Uri, help=help_text)
     built.add_argument("--output", default="", type=str, help="Folder of the report; empty: audit-STAGE in the run's.")
-    built.add_argument("--faces", default=0, type=int, help="Test pictures to show in the report; none unless asked.")
+    built.add_argument("--pictures", default=0, type=int, help="Test pictures in the report; none unless asked.")
     built.add_argument(
         "--beside",
         default=[],
@@ -99,7 +99,7 @@ def _main(argv: list[str]) -> int:
                 findings = audit(config, source, faces, engine, ranks, progress.step)
             if not ranks.first:
                 return 0
-            _report(findings, folder, beside, sweep, _pictures(faces, values["faces"]))
+            _report(findings, folder, beside, sweep, _pictures(faces, values["pictures"]))
             _track(findings, folder, TrackingConfig(**values["tracking"]), asdict(settings))
     finally:
         leave()

@@ -18,14 +18,15 @@ import torch
 from privatenet.audit.attack.answers import read
 from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.attack.audit import audit
+from privatenet.audit.attack.checks import check_config
 from privatenet.audit.attack.findings import Findings, read_findings
+from privatenet.audit.attack.networks import audited_networks
 from privatenet.audit.attack.quick import quick_audit
-from privatenet.audit.attack.samples import attack_split, labelled_split, validation_attack_split
+from privatenet.audit.attack.samples import attack_folds
 from privatenet.audit.errors import AuditError
 from privatenet.audit.settings import AuditConfig
 from privatenet.data_shards.lock import owned
 from privatenet.data_shards.reading.config import DataConfig
-from privatenet.data_shards.shards.manifest import open_split
 from privatenet.distributed import checkpoint
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.faces import Faces
@@ -35,8 +36,26 @@ from privatenet.launch import cli
 from privatenet.models.arm import one_by_one
 from privatenet.models.network import NetworkSpec, build_network
 
-QUICK = AuditConfig(attackers=["paper", "logistic", "svm", "conv"], seeds=1, components=8, resamples=100, references=[])
-FLAGS = ("--attackers", "[paper, logistic, svm, conv]", "--seeds", "1", "--components", "8", "--resamples", "100")
+QUICK = AuditConfig(
+    attackers=["paper", "logistic", "svm", "conv"],
+    seeds=1,
+    components=8,
+    resamples=100,
+    references=[],
+    faces=["training"],
+)
+FLAGS = (
+    "--attackers",
+    "[paper, logistic, svm, conv]",
+    "--seeds",
+    "1",
+    "--components",
+    "8",
+    "--resamples",
+    "100",
+    "--faces",
+    "[training]",
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +70,7 @@ def run(finished: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) ->
 def audited(run: Path) -> Findings:
     """The private network of that run, audited by four attackers."""
     high = "gender=1,age_group=1"
-    assert cli.main(["audit", str(run / "private"), *FLAGS, "--faces", "2", "--fail-above", high]) == 0
+    assert cli.main(["audit", str(run / "private"), *FLAGS, "--pictures", "2", "--fail-above", high]) == 0
     return read_findings(run / "audit-private" / "report" / "audit.json")
 
 
@@ -94,7 +113,7 @@ def test_an_audit_judges_every_tap_and_attribute_of_three_networks(audited: Find
         expected = {("logistic", "raw"), ("logistic", "whitened"), ("svm", "raw"), ("svm", "whitened")}
         maps = {("paper", "map"), ("conv", "map"), ("logistic", "channels"), ("svm", "channels")}
         assert kinds == expected | (maps if leak.tap == "backbone" else {("paper", "vector")})
-        assert leak.headline.tuning == max(attack.tuning for attack in leak.attacks)
+        assert leak.headline.tuning == min(attack.tuning for attack in leak.attacks)
         assert leak.change is not None
         reference = audited.networks[1].leak(leak.tap, leak.attribute)
         assert reference is not None
@@ -314,6 +333,14 @@ def test_a_quick_audit_looks_at_no_test_data(again: Again, tmp_path: Path) -> No
     assert findings.leakage == leak.headline.excess
 
 
+def test_fine_tuning_starts_from_an_adversary_that_has_learnt_the_tuning_samples(again: Again) -> None:
+    config = check_config(QUICK, again.source, again.faces)
+    (network,) = audited_networks(config, again.source, ALONE)
+    names = {place: donor.name for place, donor in network.donors.items()}
+    assert names["training", "gender"] == "the network itself"
+    assert names["fresh", "gender"] == "the image adversary"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -321,6 +348,8 @@ def test_a_quick_audit_looks_at_no_test_data(again: Again, tmp_path: Path) -> No
         (["--attributes", "[race]"], "'race' is no private attribute of synthetic: accepted are gender, age_group"),
         (["--attackers", "[oracle]"], "attackers: 'oracle' is unknown: accepted are paper, logistic"),
         (["--attackers", "[conv]"], "attackers: none of conv can look at arm: choose other taps or attackers"),
+        (["--faces", "[old]"], "faces: 'old' is unknown: accepted are training, fresh"),
+        (["--faces", "[fresh]"], "on fresh faces, accepted: 20 or more"),
         (["--seeds", "0"], "seeds is 0: accepted are numbers of at least 1"),
         (["--fail-above", "race=0.1"], "fail-above: 'race' is not audited"),
         (["--fail-above", "gender=much"], "fail_above"),
@@ -391,24 +420,30 @@ def test_adversaries_another_data_set_and_strange_features_are_refused(
         index.write_text(content)
 
 
-def test_too_few_samples_and_a_single_class_are_refused(run: Path) -> None:
-    state = json.loads((run / "private" / "final" / "state.json").read_text())
-    shards = Path(state["config"]["data"]["shards"])
-    train, test = open_split(shards, "train"), open_split(shards, "test")
-    faces: Any = SimpleNamespace(train=train, test=test, schema=train.schema)
-    split = attack_split(train, test)
+def test_too_few_samples_and_a_single_class_are_refused(again: Again, capsys: pytest.CaptureFixture[str]) -> None:
+    train, test = again.faces.train, again.faces.test
+    faces: Any = SimpleNamespace(
+        train=train, test=test, schema=train.schema, held_out=np.arange(len(train)) % 4 == 0, ranks=ALONE
+    )
+    config = replace(QUICK, attributes=["gender"], faces=[])
+    (split,) = attack_folds(config, faces)["training"]
     assert not set(split.fitting) & set(split.tuning)
     assert len(split.fitting) + len(split.tuning) == len(train)
-    held_out = np.arange(len(train)) % 4 == 0
-    validation = validation_attack_split(train, held_out)
-    assert (validation.testing_split, set(validation.testing)) == ("train", set(np.flatnonzero(held_out)))
+    (validation,) = attack_folds(config, faces, validation=True)["training"]
+    assert set(validation.testing) == set(np.flatnonzero(faces.held_out))
     assert set(validation.fitting) == set(split.fitting) - set(validation.testing)
     assert set(validation.tuning) == set(split.tuning) - set(validation.testing)
     column = train.schema.names.index("gender")
-    test.labels[:, column] = 0
-    labelled_split(validation, faces, "gender")  # the test split has no part in it
-    with pytest.raises(AuditError, match="gender: all 40 samples for testing are 'male': nothing to tell apart"):
-        labelled_split(split, faces, "gender")
-    train.labels[split.fitting[5:], column] = -1
-    with pytest.raises(AuditError, match="gender: 5 samples for fitting attackers, accepted: 20 or more"):
-        labelled_split(split, faces, "gender")
+    genders = train.labels.copy(), test.labels.copy()
+    try:
+        test.labels[:, column] = 0
+        attack_folds(config, faces, validation=True)  # the test split has no part in it
+        with pytest.raises(
+            AuditError, match="gender: all 40 samples for testing attackers on training faces are 'male'"
+        ):
+            attack_folds(config, faces)
+        train.labels[split.fitting[5:], column] = -1
+        with pytest.raises(AuditError, match="gender: 5 samples for fitting attackers on training faces, accepted: 20"):
+            attack_folds(config, faces)
+    finally:
+        train.labels[:], test.labels[:] = genders

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import norm
 from torch import nn
 
-from privatenet.audit.attack import answers, fleet
+from privatenet.audit.attack import answers, fleet, samples
 from privatenet.audit.attack.attackers import ATTACKERS, AttackContext
 from privatenet.audit.attack.features import Features, Key
 from privatenet.audit.attack.fleet import Donor, Fleet, Result, Unit
@@ -59,11 +59,11 @@ def attacked(
 ) -> dict[str, tuple[float, Numbers]]:
     """Attack vectors `x`: a quarter of `samples` to fit and one to tune on, the rest to be judged on.
 
-    By attacker and representation: the tuning accuracy and the log-probabilities of the testing samples.
+    By attacker and representation: the tuning cross-entropy and the log-probabilities of the testing samples.
     """
     quarter = samples // 4
     features = InMemory(x[: 2 * quarter], x[2 * quarter :])
-    split = AttackSplit(np.arange(quarter), np.arange(quarter, 2 * quarter), np.arange(len(x) - 2 * quarter))
+    split = AttackSplit(np.arange(quarter), np.arange(quarter, 2 * quarter), np.arange(2 * quarter, len(x)))
     labels = AttackLabels(y[:quarter], y[quarter : 2 * quarter], y[2 * quarter :])
     classes = int(y.max()) + 1
     context = AttackContext(labels.fitting, labels.tuning, classes, "tap", donor(), (0,), CPU)
@@ -74,8 +74,8 @@ def attacked(
                 unit = Unit("tap", "s", name, representation.kind)
                 result = Result(unit, ATTACKERS[name].attack(representation, context), 0, "", 0.0)
                 ((tuning, testing),) = log_probabilities(result, labels, classes)
-                accuracy = float((tuning.argmax(axis=1) == labels.tuning).mean())
-                out[f"{name}-{representation.kind}"] = accuracy, testing
+                loss = float(-tuning[np.arange(quarter), labels.tuning].mean())
+                out[f"{name}-{representation.kind}"] = loss, testing
     return out
 
 
@@ -86,13 +86,13 @@ def judged(
     testing = y[2 * (samples // 4) :]
     resamples = Resamples(len(testing), 200)
     return {
-        name: (accuracy, judge(log_p, testing, resamples))
-        for name, (accuracy, log_p) in attacked(x, y, samples, attackers).items()
+        name: (loss, judge(log_p, testing, resamples))
+        for name, (loss, log_p) in attacked(x, y, samples, attackers).items()
     }
 
 
 def best(judgements: dict[str, tuple[float, Judgement]]) -> Judgement:
-    return max(judgements.values(), key=lambda pair: pair[0])[1]
+    return min(judgements.values(), key=lambda pair: pair[0])[1]
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +116,7 @@ def test_a_leak_of_chosen_strength_is_estimated_at_its_true_size(strength: float
     information = 1 + float(np.log2(posterior).mean())
     assert judgement.bits.low - 0.02 <= information <= judgement.bits.high + 0.02
     area = float(norm.cdf(strength * np.sqrt(2)))
-    assert judgement.auc.low <= area <= judgement.auc.high
+    assert judgement.auc.low - 0.005 <= area <= judgement.auc.high + 0.005
 
 
 def test_pure_noise_is_not_called_a_leak_more_often_than_the_confidence_allows() -> None:
@@ -131,7 +131,7 @@ def test_pure_noise_is_not_called_a_leak_more_often_than_the_confidence_allows()
         x = rng.normal(size=(4400, 8)).astype(np.float32)
         y = (rng.random(4400) < 0.4).astype(np.int64)
         fleet_answers = attacked(x, y, 800, attackers, ("vector", "whitened"))
-        winner = max(fleet_answers, key=lambda name: fleet_answers[name][0])
+        winner = min(fleet_answers, key=lambda name: fleet_answers[name][0])
         for block in np.split(np.arange(4000), 10):
             for name, (_, log_p) in fleet_answers.items():
                 judgement = judge(log_p[block], y[400:][block], resamples)
@@ -159,7 +159,18 @@ def test_a_leak_in_a_direction_of_low_variance_is_found_and_the_papers_attacker_
     rotation, _ = np.linalg.qr(rng.normal(size=(32, 32)))
     judgements = judged((x @ rotation).astype(np.float32), y, 4000)
     assert judgements["paper-vector"][1].excess.high < 0.05
+    assert judgements["logistic-raw"][1].excess.high < 0.1
+    assert judgements["logistic-whitened"][1].accuracy.low > 0.95
     assert best(judgements).accuracy.low > 0.95
+
+
+def test_a_leak_of_fine_grain_is_missed_by_all_kernels() -> None:
+    rng = np.random.default_rng(8)
+    x = rng.random((2400, 2)).astype(np.float32)
+    y = np.floor(6 * x).sum(axis=1).astype(np.int64) % 2
+    judgements = judged(x, y, 3200, ("svm", "mlp1"))
+    assert judgements["mlp1-raw"][1].accuracy.high < 0.7
+    assert best(judgements).accuracy.low > 0.8
 
 
 def test_every_attacker_finds_a_plain_leak_in_a_map() -> None:
@@ -167,7 +178,7 @@ def test_every_attacker_finds_a_plain_leak_in_a_map() -> None:
     y = rng.integers(0, 2, 1600)
     x = rng.normal(size=(1600, 512, 2, 2)).astype(np.float32)
     x[:, :64] += 0.4 * (2 * y - 1)[:, None, None, None]
-    split = AttackSplit(np.arange(600), np.arange(600, 1000), np.arange(600))
+    split = AttackSplit(np.arange(600), np.arange(600, 1000), np.arange(1000, 1600))
     context = AttackContext(y[:600], y[600:1000], 2, "backbone", donor(), (0, 1), CPU)
     features: Any = InMemory(x[:1000], x[1000:])
     by_kind = {r.kind: r for r in representations(features, "tap", split, 64, seed=0)}
@@ -181,6 +192,25 @@ def test_every_attacker_finds_a_plain_leak_in_a_map() -> None:
             for seed in logits.testing:
                 right = (seed.argmax(axis=1) == y[1000:]).mean()
                 assert right > 0.65, (attacker.name, kind, right)
+
+
+def test_principal_components_are_computed_again_or_are_those_of_other_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(9)
+    features: Any = InMemory(rng.normal(size=(60, 6, 2, 2)).astype(np.float32), rng.normal(size=(20, 6, 2, 2)))
+    split = AttackSplit(np.arange(40), np.arange(40, 60), np.arange(60, 80))
+
+    def looks(split: AttackSplit, kept: Path | None = tmp_path) -> list[Representation]:
+        return list(representations(features, "tap", split, 4, 0, kept))
+
+    first = looks(split)
+    monkeypatch.setattr(samples.PCA, "fit", None)
+    for before, after in zip(first, looks(split), strict=True):
+        assert (after.kind, after.note) == (before.kind, before.note)
+        assert np.array_equal(before.testing, after.testing)
+    with pytest.raises(TypeError):
+        looks(replace(split, fitting=np.arange(39)))
 
 
 def test_networks_trained_together_are_those_that_each_would_have_become_alone() -> None:
@@ -218,6 +248,16 @@ def test_the_same_attack_gives_the_same_answers_and_another_seed_others() -> Non
         torch.rand(1)  # what else draws from the global generator makes no difference
 
 
+def test_an_answer_that_is_sure_is_the_logarithm_of_zero() -> None:
+    """Warnings are errors."""
+    sides = np.float32([[-1], [1]] * 30)
+    labels = np.arange(60) % 2
+    context = AttackContext(labels, labels, 2, "tap", donor(), (0,), CPU)
+    for name in ("logistic", "svm", "kernel", "trees"):
+        answers = ATTACKERS[name].attack(Representation("raw", sides, sides, 1e6 * sides, ""), context)
+        assert np.isfinite(answers.testing).all(), name
+
+
 def test_a_class_that_was_never_there_to_learn_from_costs_bits_but_never_infinitely_many() -> None:
     rng = np.random.default_rng(6)
     x = rng.normal(size=(800, 6)).astype(np.float32)
@@ -236,25 +276,25 @@ def test_answers_are_found_by_all_that_they_depend_on_and_nothing_else(
     attackers = Fleet(
         Features(Key("9c1f" * 16, "5d41" * 16, "fp32", 64), tmp_path, {"arm": (8,)}, NO_CHANNEL),
         None,  # type: ignore[arg-type]
-        AttackSplit(rows[:10], rows[10:20], rows[20:]),
-        {"gender": Donor(donor(), "a" * 64)},
+        {"training": (AttackSplit(rows[:10], rows[10:20], rows[20:]),)},
+        {("training", "gender"): Donor(donor(), "a" * 64)},
         AuditConfig(attributes=["gender"], attackers=["logistic"]),
         CPU,
         tmp_path,
     )
     path = attackers.file(unit)
     assert path.parent == tmp_path / "arm-gender"
-    config, split, key = attackers.config, attackers.split, attackers.features.key
+    config, split, key = attackers.config, attackers.split(unit), attackers.features.key
     same = (
         replace(attackers, config=replace(config, attackers=["svm"], attributes=["race"], confidence=0.9)),
-        replace(attackers, folder=tmp_path, split=replace(split, fitting=rows[:10].copy())),
+        replace(attackers, folder=tmp_path, folds={"training": (replace(split, fitting=rows[:10].copy()),)}),
     )
     other = (
         replace(attackers, config=replace(config, seeds=4)),
         replace(attackers, config=replace(config, components=9)),
-        replace(attackers, donors={"gender": Donor(donor(), "b" * 64)}),
-        replace(attackers, split=replace(split, tuning=rows[11:20])),
-        replace(attackers, split=replace(split, testing_split="train")),
+        replace(attackers, donors={("training", "gender"): Donor(donor(), "b" * 64)}),
+        replace(attackers, folds={"training": (replace(split, tuning=rows[11:20]),)}),
+        replace(attackers, folds={"training": (replace(split, testing=rows[21:]),)}),
         replace(attackers, features=replace(attackers.features, key=replace(key, image_size=96))),
     )
     assert {f.file(unit) for f in same} == {path}

@@ -119,5 +119,5 @@ def test_a_damaged_audit_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="cannot be read"):
         read_findings(path)
     path.write_text('{"version": 1}')
-    with pytest.raises(AuditError, match="is no audit of version 1"):
+    with pytest.raises(AuditError, match="is no audit of version 2"):
         read_findings(path)
