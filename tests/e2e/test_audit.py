@@ -18,9 +18,7 @@ import torch
 from privatenet.audit.attack.answers import read
 from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.attack.audit import audit
-from privatenet.audit.attack.checks import check_config
 from privatenet.audit.attack.findings import Findings, read_findings
-from privatenet.audit.attack.networks import audited_networks
 from privatenet.audit.attack.quick import quick_audit
 from privatenet.audit.attack.samples import attack_folds
 from privatenet.audit.errors import AuditError
@@ -331,14 +329,6 @@ def test_a_quick_audit_looks_at_no_test_data(again: Again, tmp_path: Path) -> No
     (leak,) = findings.leaks
     assert (leak.tap, leak.samples) == ("arm", int(faces.held_out.sum()))
     assert findings.leakage == leak.headline.excess
-
-
-def test_fine_tuning_starts_from_an_adversary_that_has_learnt_the_tuning_samples(again: Again) -> None:
-    config = check_config(QUICK, again.source, again.faces)
-    (network,) = audited_networks(config, again.source, ALONE)
-    names = {place: donor.name for place, donor in network.donors.items()}
-    assert names["training", "gender"] == "the network itself"
-    assert names["fresh", "gender"] == "the image adversary"
 
 
 @pytest.mark.parametrize(

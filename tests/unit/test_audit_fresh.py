@@ -13,6 +13,7 @@ from audited import findings
 from scipy.special import log_softmax
 from scipy.stats import norm
 
+from privatenet.audit.attack import networks
 from privatenet.audit.attack.features import Features, Key
 from privatenet.audit.attack.findings import Leak
 from privatenet.audit.attack.fleet import Donor, Fleet, attack
@@ -25,6 +26,7 @@ from privatenet.audit.settings import FACES, FRESH, TRAINING, AuditConfig
 from privatenet.data_shards.shards.manifest import Split
 from privatenet.data_shards.sources.schema import Attribute, Schema
 from privatenet.distributed.ranks import ALONE
+from privatenet.models.adversary import ImageAdversary
 from privatenet.models.channel import CENTRE, NO_CHANNEL, ChannelSpec
 from privatenet.models.network import NetworkSpec, build_network
 
@@ -128,6 +130,17 @@ def test_too_few_fresh_faces_are_attacked_or_left_out_in_silence(capsys: pytest.
     few = faces_of(split_of("train", genders), split_of("test", genders, np.arange(200) // 67), 0)
     with pytest.raises(AuditError, match="fresh faces"):
         attack_folds(replace(CONFIG, faces=[FRESH]), few)
+
+
+def test_fine_tuning_starts_from_an_adversary_that_has_learnt_the_tuning_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = build_network(NetworkSpec(image_size=64))
+    known: Any = SimpleNamespace(hash="known", state={"identity": {"pairs": ["image-gender", "arm-gender"]}})
+    adversary = ImageAdversary(build_network(NetworkSpec(image_size=64)))
+    monkeypatch.setattr(networks, "load_adversaries", lambda *args: {"image-gender": adversary})
+    donors = networks._donors(network, "itself", known, ["gender"], ALONE)
+    assert {kind: donor.sha256 for (kind, _), donor in donors.items()} == {TRAINING: "itself", FRESH: "known"}
 
 
 def test_noise_at_many_taps_is_called_a_leak_more_often_than_the_confidence_allows() -> None:
