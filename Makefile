@@ -1,4 +1,4 @@
-# make demo   the whole way on rendered faces: environment, shards, training on two ranks, a table of what was reached
+# make demo   the whole way on rendered faces: environment, shards, training on two ranks, what was reached and certified
 # make test   environment and the whole test suite, in two processes
 # make lint   formatting, lint and types
 
@@ -12,6 +12,7 @@ RANKS  ?= 2
 demo: $(VENV)/installed
 	$(BIN)/privatenet shards build synthetic --workers 2 --out shards/demo
 	$(BIN)/privatenet run --ranks $(RANKS) --config demo.yaml
+	$(BIN)/privatenet certify runs/demo/private
 	@echo 'next     . $(BIN)/activate, which puts privatenet on the path; then privatenet audit runs/demo/private'
 
 test: $(VENV)/installed
