@@ -160,8 +160,8 @@ def measures_table(findings: Findings) -> Table:
                     Cell(f"{leak.samples:,}", value=leak.samples, where=f"{at}.class_counts"),
                 )
             )
-    columns = ("best attacker", "accuracy %", "excess", "change", "robustness %", "bits", "entropy", "code length")
-    columns = ("attribute", "tap", *columns, "AUC", "balanced %", "samples")
+    measures = ("best attacker", "accuracy %", "excess", "change", "robustness %", "bits", "entropy", "code length")
+    columns = ("attribute", "tap", *measures, "AUC", "balanced %", "samples")
     return _without_empty(Table("The best attackers by every measure", columns, tuple(rows), headers=2))
 
 
