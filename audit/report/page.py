@@ -52,7 +52,7 @@ READING = (
     ("majority", "accuracy of always answering the most frequent class; an attacker at this line has learnt nothing."),
     (
         "floor",
-        "accuracy of who sees only the true target label: where the network is right, nothing can hide more than that.",
+        "accuracy of who sees only the true target label; a network that always names it right cannot hide this much.",
     ),
     ("excess", "accuracy above the majority, in percentage points: 0 is what an answer without looking gets."),
     ("change", "accuracy minus the best attacker's on the unprotected network at the same tap, in points."),
