@@ -9,10 +9,11 @@ from privatenet.audit.report.tables import (
     controls_table,
     leaks_table,
     markdown_table,
+    measures_table,
     networks_table,
     protocol_table,
 )
-from privatenet.audit.report.text import in_words, markdown, percent, points, with_interval
+from privatenet.audit.report.text import in_words, markdown, percent, points, tap_name, with_interval
 from privatenet.audit.report.verdict import verdicts
 from privatenet.data_shards.files import replacing
 
@@ -118,7 +119,12 @@ def _analyses(findings: Findings) -> str:
     network = findings.audited
     utility = f"Utility: {markdown(network.target)} {with_interval(network.utility, percent, ' %')}, majority class "
     sentences = "\n".join(f"- {markdown(verdict.sentence)}" for verdict in verdicts(findings))
-    tables: list[Table] = [leaks_table(findings), controls_table(findings), networks_table(findings)]
+    tables: list[Table] = [
+        leaks_table(findings),
+        measures_table(findings),
+        controls_table(findings),
+        networks_table(findings),
+    ]
     sections = [f"**{markdown(table.caption)}**\n\n{markdown_table(table)}" for table in tables if table.rows]
     sections += certificate_markdown(findings) if findings.certificates else []
     return "\n\n".join([f"{utility}{percent(network.utility_majority)} %.", sentences, *sections])
@@ -126,8 +132,8 @@ def _analyses(findings: Findings) -> str:
 
 def _ethics(findings: Findings) -> str:
     lines = [
-        f"- {markdown(item.attribute)}: {item.status}; the best attacker's excess at {markdown(item.leak.tap)} is "
-        f"{with_interval(item.leak.headline.excess, points, ' points')}."
+        f"- {markdown(item.attribute)}: {item.status}; the best attacker's excess at "
+        f"{markdown(tap_name(item.leak.tap))} is {with_interval(item.leak.headline.excess, points, ' points')}."
         for item in verdicts(findings)
     ]
     risk = "Who can read the features can try to learn private attributes from them"
@@ -139,7 +145,8 @@ def _caveats(findings: Findings) -> str:
     batch = "\n- Affinity is batch: a picture's answer depends on its batch." if affinity == "batch" else ""
     return (
         "- An attacker that failed proves nothing: a stronger one may succeed.\n"
-        "- The figures hold for the enclave deployment, where an attacker reads the features themselves.\n"
+        "- A figure holds for its own deployment: enclave (the features themselves are read), split (what is sent) or "
+        "output.\n"
         "- They hold for single pictures; several pictures of one face may tell more."
         f"{batch}\n\n{markdown_table(protocol_table(findings))}"
     )

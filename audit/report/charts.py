@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from privatenet.audit.attack.findings import Attack, Estimate, Findings, Leak, NetworkFindings
 from privatenet.audit.report import style
 from privatenet.audit.report.tables import order
-from privatenet.audit.report.text import attack_name, count, in_words, percent, with_interval
+from privatenet.audit.report.text import attack_name, count, in_words, percent, tap_name, with_interval
 
 ROLES = {"audited": (style.BLUE, "o"), "unprotected": (style.ORANGE, "s"), "random": (style.GREEN, "^")}
 """Colour and marker of a network's role."""
@@ -37,7 +37,7 @@ def best_of(findings: Findings, attribute: str) -> Figure:
     for network in networks:
         colour, marker = _look(network.role)
         axes.plot([], [], marker, color=colour, label=role_label(network))
-    axes.set_yticks(range(len(leaks)), [style.shorten(leak.tap) for leak in leaks])
+    axes.set_yticks(range(len(leaks)), [style.shorten(tap_name(leak.tap)) for leak in leaks])
     axes.set_ylim(len(leaks) - 0.5, -0.5)
     axes.set_xlabel("accuracy of the best attacker, %")
     axes.tick_params(axis="y", length=0)
@@ -59,7 +59,7 @@ def describe_best_of(findings: Findings, attribute: str) -> str:
             if (same := network.leak(leak.tap, attribute))
         ]
         beside = f" ({in_words(others)})" if others else ""
-        taps.append(f"{leak.tap} {percent(leak.headline.accuracy.value)} %{beside}")
+        taps.append(f"{tap_name(leak.tap)} {percent(leak.headline.accuracy.value)} %{beside}")
     return (
         f"Accuracy of the best attacker on {attribute} by tap of the audited network: {'; '.join(taps)}. "
         f"Majority class {percent(leaks[0].majority)} %."
@@ -94,7 +94,7 @@ def attackers(leak: Leak, most: int = 0, beside: Sequence[Leak] = ()) -> Figure:
     for index, label in zip(rows, axes.get_yticklabels(), strict=True):
         label.set_fontweight("bold" if index == leak.best else "normal")
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    style.set_title(figure, f"{style.shorten(leak.attribute)} from {style.shorten(leak.tap)}")
+    style.set_title(figure, f"{style.shorten(leak.attribute)} from {style.shorten(tap_name(leak.tap))}")
     axes.set_xlabel("accuracy, %")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
@@ -109,9 +109,9 @@ def attackers(leak: Leak, most: int = 0, beside: Sequence[Leak] = ()) -> Figure:
 def describe_attackers(leak: Leak, most: int = 0) -> str:
     best, number = leak.headline, len(_first(leak, most))
     return (
-        f"{number} of {len(leak.attacks)} attackers on {leak.attribute} from {leak.tap}, as bars from the majority "
-        f"class at {percent(leak.majority)} %. The best by tuning, {attack_name(best)}, reaches "
-        f"{with_interval(best.accuracy, percent, ' %')} of {count(leak.samples)}."
+        f"{number} of {count(len(leak.attacks), 'attacker')} on {leak.attribute} from {tap_name(leak.tap)}, "
+        f"as bars from the majority class at {percent(leak.majority)} %. The best by tuning, {attack_name(best)}, "
+        f"reaches {with_interval(best.accuracy, percent, ' %')} of {count(leak.samples)}."
     )
 
 
@@ -143,7 +143,7 @@ def confusion(leak: Leak) -> Figure:
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    style.set_title(figure, f"{style.shorten(leak.attribute)} from {style.shorten(leak.tap)}")
+    style.set_title(figure, f"{style.shorten(leak.attribute)} from {style.shorten(tap_name(leak.tap))}")
     return figure
 
 
@@ -153,7 +153,7 @@ def describe_confusion(leak: Leak) -> str:
         right = leak.headline.confusion[place][place]
         recalls.append(f"{name} {percent(right / size)} % of {size:,}" if size else f"{name} not tested")
     who = attack_name(leak.headline)
-    return f"{who} on {leak.attribute} from {leak.tap}, right by true class: {', '.join(recalls)}."
+    return f"{who} on {leak.attribute} from {tap_name(leak.tap)}, right by true class: {', '.join(recalls)}."
 
 
 def role_label(network: NetworkFindings) -> str:

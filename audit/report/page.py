@@ -23,10 +23,11 @@ from privatenet.audit.report.tables import (
     controls_table,
     leaks_table,
     markdown_table,
+    measures_table,
     networks_table,
     protocol_table,
 )
-from privatenet.audit.report.text import DASH, attack_name, interval, markdown, percent, with_interval
+from privatenet.audit.report.text import DASH, attack_name, count, interval, markdown, percent, tap_name, with_interval
 from privatenet.audit.report.trade_off import Mark, describe_trade_off, trade_off
 from privatenet.audit.report.verdict import Verdict, comparison, verdicts
 from privatenet.data_shards.files import replacing
@@ -35,7 +36,11 @@ MOST = 6
 """Attackers drawn of each tap; the tables and the full charts have all."""
 
 READING = (
-    ("holds for", "the enclave deployment: an attacker reads the features themselves, of single pictures, one by one."),
+    (
+        "deployment",
+        "what an attacker reads of single pictures: enclave, the features themselves; split, what is sent of them, "
+        "once or as the mean of several releases; output, the answer's numbers.",
+    ),
     (
         "best attacker",
         "the one with the lowest cross-entropy in tuning, on the faces where it reads more of the test samples.",
@@ -45,6 +50,10 @@ READING = (
         "what attackers learn from: training, the network's own; or fresh, which no stage of training learnt from.",
     ),
     ("majority", "accuracy of always answering the most frequent class; an attacker at this line has learnt nothing."),
+    (
+        "floor",
+        "accuracy of who sees only the true target label; a network that always names it right cannot hide this much.",
+    ),
     ("excess", "accuracy above the majority, in percentage points: 0 is what an answer without looking gets."),
     ("change", "accuracy minus the best attacker's on the unprotected network at the same tap, in points."),
     ("robustness", "the paper's form of it: the change relative to the accuracy on the unprotected network."),
@@ -127,7 +136,8 @@ def _group(findings: Findings, attribute: str, others: Sequence[Mark], folder: P
     beside = [leak for _, leak in leaks]
     attackers, confusions, details = [], [], []
     for place, leak in leaks:
-        name, title = f"{place:02d}-{_slug(leak.attribute)}-{_slug(leak.tap)}", f"{leak.attribute} from {leak.tap}"
+        name = f"{place:02d}-{_slug(leak.attribute)}-{_slug(leak.tap)}"
+        title = f"{leak.attribute} from {tap_name(leak.tap)}"
         who = attack_name(leak.headline)
         figure, text = charts.attackers(leak, MOST, beside), charts.describe_attackers(leak, MOST)
         best = f"Best: {who}, {with_interval(leak.headline.accuracy, percent, ' %')}"
@@ -170,7 +180,9 @@ def _html(findings: Findings, drawings: Drawings, faces: Sequence[tuple[bytes, s
         verdicts=[(verdict, _reference(verdict, findings), _track(verdict.leak)) for verdict in verdicts(findings)],
         certificates=certificates_table(findings.certificates, findings),
         sentences=certificate_sentences(findings.certificates),
+        taps=len({leak.tap for leak in findings.audited.leaks}),
         leaks=leaks_table(findings),
+        measures=measures_table(findings),
         controls=controls_table(findings),
         networks=networks_table(findings),
         protocol=protocol_table(findings),
@@ -183,6 +195,7 @@ def _html(findings: Findings, drawings: Drawings, faces: Sequence[tuple[bytes, s
         faces=[(f"data:image/png;base64,{base64.b64encode(picture).decode()}", caption) for picture, caption in faces],
         findings_json=_embedded(findings),
         exact=_exact,
+        count=count,
     )
 
 
@@ -269,7 +282,7 @@ def _markdown(findings: Findings, drawings: Drawings, captions: Sequence[str]) -
     parts.append("\n".join(f"- {markdown(name)}: {markdown(value)}" for name, value in facts))
     if findings.certificates:
         parts += ["## Certificate", *certificate_markdown(findings)]
-    parts += ["## What leaks", *_section(leaks_table(findings))]
+    parts += ["## What leaks", *_section(leaks_table(findings)), *_section(measures_table(findings))]
     parts += [_image(group.overview) for group in groups]
     parts += ["## Attackers", *(_image(chart) for group in groups for chart in group.attackers)]
     parts += ["## Confusion", *(_image(chart) for group in groups for chart in group.confusions)]

@@ -14,7 +14,17 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from privatenet.audit.attack.findings import Control, Estimate, Findings, Leak, NetworkFindings
-from privatenet.audit.report.text import DASH, attack_name, interval, markdown, number, percent, points
+from privatenet.audit.report.text import (
+    DASH,
+    attack_name,
+    deployment,
+    interval,
+    markdown,
+    number,
+    percent,
+    points,
+    tap_name,
+)
 from privatenet.audit.report.verdict import verdicts
 
 CONTROLS = {
@@ -93,18 +103,41 @@ def attacks_table(leak: Leak, where: str = "") -> Table:
         "seeds",
         "seconds",
     )
-    table = Table(f"{leak.attribute} from {leak.tap}", ("attacker", "sees", "faces", *columns, "note"), tuple(rows))
+    table = Table(
+        f"{leak.attribute} from {tap_name(leak.tap)}", ("attacker", "sees", "faces", *columns, "note"), tuple(rows)
+    )
     return _without_empty(table)
 
 
 def leaks_table(findings: Findings) -> Table:
-    """What is left to read of each attribute at each tap of the audited network: by the best attacker, and below it by
-    the best one on the other kind of faces."""
+    """What the best attacker reads of each attribute at each tap of the audited network, and what to judge it by."""
     rows = []
     network = findings.audited
     for index, leak in enumerate(network.leaks):
         at = f"networks.0.leaks.{index}"
         protected = " *" if f"{leak.tap}-{leak.attribute}" in network.protected else ""
+        rows.append(
+            (
+                Cell(leak.attribute),
+                Cell(tap_name(leak.tap) + protected),
+                Cell(deployment(leak.tap)),
+                _share(leak.majority, f"{at}.majority"),
+                _floor(findings, leak.attribute),
+                _reference(findings, "unprotected", leak),
+                _estimate(leak.headline.accuracy, f"{at}.attacks.{leak.best}.accuracy"),
+                Cell(leak.headline.faces),
+            )
+        )
+    columns = ("attribute", "tap", "deployment", "majority %", "floor %", "unprotected %", "this network %", "faces")
+    caption = "What the best attacker reads from the audited network" + (" (* protected)" if network.protected else "")
+    return _without_empty(Table(caption, columns, tuple(rows), headers=2))
+
+
+def measures_table(findings: Findings) -> Table:
+    """The same attackers by other measures, and below each the best one on the other kind of faces."""
+    rows = []
+    for index, leak in enumerate(findings.audited.leaks):
+        at = f"networks.0.leaks.{index}"
         change = DASH_CELL if leak.change is None else _estimate(leak.change, f"{at}.change", points)
         robustness = DASH_CELL if leak.robustness is None else _share(leak.robustness, f"{at}.robustness", points)
         saving = _estimate(leak.code_length, f"{at}.code_length", number)
@@ -113,10 +146,8 @@ def leaks_table(findings: Findings) -> Table:
             rows.append(
                 (
                     Cell(leak.attribute),
-                    Cell(leak.tap + protected),
-                    _share(leak.majority, f"{at}.majority"),
-                    _reference(findings, "unprotected", leak) if headline else DASH_CELL,
-                    Cell(attack.faces),
+                    Cell(tap_name(leak.tap)),
+                    Cell(attack_name(attack)),
                     _estimate(attack.accuracy, f"{where}.accuracy"),
                     _estimate(attack.excess, f"{where}.excess", points),
                     change if headline else DASH_CELL,
@@ -127,13 +158,11 @@ def leaks_table(findings: Findings) -> Table:
                     _estimate(attack.auc, f"{where}.auc", number),
                     _estimate(attack.balanced_accuracy, f"{where}.balanced_accuracy"),
                     Cell(f"{leak.samples:,}", value=leak.samples, where=f"{at}.class_counts"),
-                    Cell(attack_name(attack)),
                 )
             )
-    columns = ("majority %", "unprotected %", "faces", "this network %", "excess", "change", "robustness %", "bits")
-    more = ("entropy", "code length", "AUC", "balanced %", "samples", "best attacker")
-    caption = "What the best attacker reads from the audited network" + (" (* protected)" if network.protected else "")
-    return _without_empty(Table(caption, ("attribute", "tap", *columns, *more), tuple(rows), headers=2))
+    measures = ("best attacker", "accuracy %", "excess", "change", "robustness %", "bits", "entropy", "code length")
+    columns = ("attribute", "tap", *measures, "AUC", "balanced %", "samples")
+    return _without_empty(Table("The best attackers by every measure", columns, tuple(rows), headers=2))
 
 
 def controls_table(findings: Findings) -> Table:
@@ -142,7 +171,7 @@ def controls_table(findings: Findings) -> Table:
         (
             Cell(control.attribute),
             Cell(CONTROLS.get(control.kind, control.kind)),
-            Cell(control.tap or DASH),
+            Cell(tap_name(control.tap) or DASH),
             Cell(DASH) if (majority := _majority(findings, control)) is None else majority,
             _estimate(control.accuracy, f"controls.{index}.accuracy"),
             _estimate(control.balanced_accuracy, f"controls.{index}.balanced_accuracy"),
@@ -156,7 +185,7 @@ def controls_table(findings: Findings) -> Table:
                 (
                     Cell(leak.attribute),
                     Cell("best attacker on a network never trained"),
-                    Cell(leak.tap),
+                    Cell(tap_name(leak.tap)),
                     _share(leak.majority, f"{at}.majority"),
                     _estimate(best.accuracy, f"{at}.attacks.{leak.best}.accuracy"),
                     _estimate(best.balanced_accuracy, f"{at}.attacks.{leak.best}.balanced_accuracy"),
@@ -235,22 +264,26 @@ def print_summary(findings: Findings, console: Console | None = None) -> None:
         box=SIMPLE_HEAD,
         padding=0,
         collapse_padding=True,
-        caption="best: the attacker with the lowest tuning cross-entropy; excess over the majority, in points",
+        show_edge=False,
+        caption="best: the attacker with the lowest tuning cross-entropy; floor: who sees only the true target label",
     )
     for heading in ("attribute", "tap"):
         table.add_column(heading, overflow="fold", min_width=9)
-    for heading in ("major.", "unprot.", "best (interval)", "excess", "bits"):
+    table.add_column("deploy.", no_wrap=True)
+    for heading in ("major.", "floor", "unprot.", "best (interval)"):
         table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("faces", no_wrap=True)
     for leak in network.leaks:
         best = leak.headline
         table.add_row(
             Text(leak.attribute),
-            Text(leak.tap),
+            Text(tap_name(leak.tap)),
+            deployment(leak.tap).partition(",")[0],
             percent(leak.majority),
+            _floor(findings, leak.attribute).text,
             _reference(findings, "unprotected", leak).text,
             f"{percent(best.accuracy.value)} ({interval(best.accuracy)})",
-            points(best.excess.value),
-            number(best.bits.value),
+            best.faces,
         )
     console.print(Text(utility))
     console.print(table)
@@ -278,6 +311,14 @@ def _reference(findings: Findings, role: str, leak: Leak) -> Cell:
                 return _estimate(
                     other.headline.accuracy, f"networks.{place}.leaks.{index}.attacks.{other.best}.accuracy"
                 )
+    return DASH_CELL
+
+
+def _floor(findings: Findings, attribute: str) -> Cell:
+    """The accuracy of who sees only the true target label."""
+    for index, control in enumerate(findings.controls):
+        if (control.kind, control.attribute) == ("target-label", attribute):
+            return Cell(percent(control.accuracy.value), value=control.accuracy, where=f"controls.{index}.accuracy")
     return DASH_CELL
 
 

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable
 
+from privatenet.audit.attack.features import LOGITS, releases_of
 from privatenet.audit.attack.findings import Attack, Estimate
 from privatenet.audit.settings import TRAINING
 
@@ -54,6 +55,18 @@ def attack_name(attack: Attack) -> str:
     """Attacker, what it looks at, and the faces it is fitted on, if not training faces: `mlp2, whitened, fresh`."""
     faces = attack.faces if attack.faces != TRAINING else ""
     return ", ".join(word for word in (attack.attacker, attack.representation, faces) if word)
+
+
+def tap_name(tap: str) -> str:
+    """A tap as a person reads it: `backbone`; what is sent as `1 release`, the mean of several as `10 releases`."""
+    return count(releases, "release") if (releases := releases_of(tap)) else tap
+
+
+def deployment(tap: str) -> str:
+    """Where an attacker reads a tap: `enclave`, `split` or `split, 10 releases` (what is sent), or `output`."""
+    releases = releases_of(tap)
+    split = "split" if releases == 1 else f"split, {tap_name(tap)}"
+    return split if releases else "output" if tap == LOGITS else "enclave"
 
 
 def markdown(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from privatenet.audit.attack.findings import Attack, Findings, Leak
 from privatenet.audit.attack.measures import SIGNS
-from privatenet.audit.report.text import attack_name, count, in_words, number, percent, points, with_interval
+from privatenet.audit.report.text import attack_name, count, in_words, number, percent, points, tap_name, with_interval
 
 FEW = 100
 """Below this many test samples nothing is said to be hidden."""
@@ -149,7 +149,7 @@ def _sign(leak: Leak) -> tuple[str, Attack]:
 def _best(leak: Leak, best: Attack) -> str:
     who = f"the best of {len(leak.attacks)} attackers" if len(leak.attacks) > 1 else "the one attacker"
     right = with_interval(best.accuracy, percent, " %")
-    return f"at {leak.tap} {who} ({attack_name(best)}) is right for {right} of {count(leak.samples)}"
+    return f"at {tap_name(leak.tap)} {who} ({attack_name(best)}) is right for {right} of {count(leak.samples)}"
 
 
 def _evidence(leak: Leak, best: Attack, sign: str) -> str:

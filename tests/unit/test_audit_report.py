@@ -15,7 +15,7 @@ from privatenet.audit.attack.findings import Estimate, Findings, Leak
 from privatenet.audit.errors import AuditError
 from privatenet.audit.pareto import front
 from privatenet.audit.report.card import write_card
-from privatenet.audit.report.charts import describe_confusion
+from privatenet.audit.report.charts import describe_attackers, describe_confusion
 from privatenet.audit.report.curves import LambdaMark, lambda_curves
 from privatenet.audit.report.page import write_report
 from privatenet.audit.report.style import to_svg
@@ -24,6 +24,7 @@ from privatenet.audit.report.tables import (
     controls_table,
     leaks_table,
     markdown_table,
+    measures_table,
     networks_table,
     print_summary,
     protocol_table,
@@ -166,7 +167,13 @@ def test_a_markdown_picture_is_not_where_its_link_says(report: Path) -> None:
 
 def test_a_row_of_a_markdown_table_has_too_many_or_too_few_cells() -> None:
     audit = findings()
-    tables = [leaks_table(audit), controls_table(audit), networks_table(audit), protocol_table(audit)]
+    tables = [
+        leaks_table(audit),
+        measures_table(audit),
+        controls_table(audit),
+        networks_table(audit),
+        protocol_table(audit),
+    ]
     tables.append(attacks_table(audit.audited.leaks[0]))
     tables.append(attacks_table(dataclasses.replace(audit.audited.leaks[0], attribute="a|b")))
     for table in tables:
@@ -176,12 +183,36 @@ def test_a_row_of_a_markdown_table_has_too_many_or_too_few_cells() -> None:
 
 
 def test_the_leaks_table_leaves_out_what_is_needed_to_judge_a_figure() -> None:
-    columns = leaks_table(findings()).columns
-    assert columns[:4] == ("attribute", "tap", "majority %", "unprotected %")
-    assert {"excess", "change", "robustness %", "bits", "code length", "AUC", "balanced %", "samples"} <= {
-        *columns,
-        "AUC",
-    }
+    columns = ("attribute", "tap", "deployment", "majority %", "floor %", "unprotected %", "this network %", "faces")
+    assert leaks_table(findings()).columns == columns
+    measures = {"excess", "change", "robustness %", "bits", "code length", "AUC", "balanced %", "samples"}
+    assert measures <= set(measures_table(findings()).columns)
+
+
+@pytest.mark.parametrize(
+    ("tap", "name", "where"),
+    [
+        ("layer4", "layer4", "enclave"),
+        ("release", "1 release", "split"),
+        ("release_x10", "10 releases", "split, 10 releases"),
+        ("logits", "logits", "output"),
+    ],
+)
+def test_a_tap_is_shown_by_the_name_that_files_know(tap: str, name: str, where: str) -> None:
+    audit = with_leaks(leak(tap, "gender", GENDER, 0.2))
+    assert [str(cell) for cell in leaks_table(audit).rows[0][:3]] == ["gender", name, where]
+    assert f" at {name} the best of " in verdicts(audit)[0].sentence
+    assert f"gender from {name}" in describe_attackers(audit.audited.leaks[0])
+
+
+def test_the_floor_is_of_another_attribute() -> None:
+    rows = [[str(cell) for cell in row] for row in leaks_table(findings()).rows]
+    assert {(row[0], row[4]) for row in rows} == {("gender", "63.9"), ("age_group", "53.0")}
+
+
+def test_one_is_said_as_if_there_were_several(hostile: Path, report: Path) -> None:
+    assert "1 tap, 1 private attribute, every" in (hostile / "report.html").read_text()
+    assert "3 taps, 2 private attributes, every" in (report / "report.html").read_text()
 
 
 def test_controls_leave_out_the_network_that_was_never_trained() -> None:
@@ -325,10 +356,15 @@ def test_faces_are_shown_that_nobody_handed_over(page: Page, hostile: Path) -> N
 
 def test_the_summary_does_not_fit_a_terminal_of_80_columns() -> None:
     stream = io.StringIO()
-    print_summary(findings(), Console(file=stream, width=80))
+    audit = findings()
+    several = leak("release_x10", "age_group", AGES, -0.004)
+    audited = dataclasses.replace(audit.audited, leaks=(*audit.audited.leaks, several))
+    print_summary(dataclasses.replace(audit, networks=(audited, *audit.networks[1:])), Console(file=stream, width=80))
     lines = stream.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
-    assert any(re.search(r"age_group +backbone +53.0 +64.6 +52.6 \(50.7 to 54.5\) +\u22120.4", line) for line in lines)
+    row = "age_group backbone    enclave   53.0  53.0    64.6 52.6 (50.7 to 54.5) training"
+    assert row in map(str.strip, lines)
+    assert any(line.strip().startswith("age_group 10 releases split ") for line in lines)
 
 
 def test_the_card_invents_what_the_findings_do_not_say(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from plotly import graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from privatenet.audit.report.frame import render
-from privatenet.audit.report.text import DASH, interval, percent, points
+from privatenet.audit.report.text import DASH, count, interval, percent, points
 from privatenet.data_shards.files import replacing
 from privatenet.data_shards.uri import scrub
 from privatenet.tune.compare.candidates import setting_text
@@ -35,6 +35,7 @@ def write_page(comparison: Comparison, path: Path, uri: str = "") -> None:
         kind="Comparison",
         package=version("privatenet"),
         comparison=comparison,
+        networks=count(len(comparison.rows), "network"),
         rows=[(row, _settings(comparison, row), _metrics(row)) for row in comparison.rows],
         tested=any(row.test for row in comparison.rows),
         charts={name: _element(figure, name, height) for name, (figure, height) in figures.items()},
