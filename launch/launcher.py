@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -18,7 +18,8 @@ import psutil
 import torch
 
 from privatenet.data_shards.uri import conceal
-from privatenet.distributed.ranks import free_port
+from privatenet.distributed.ranks import free_port, launched
+from privatenet.launch.exits import guarded
 
 LAUNCHER = "PRIVATENET_LAUNCHER"
 """Environment variable of ranks: the process that they must not outlive."""
@@ -37,6 +38,18 @@ def launch(module: str, arguments: list[str], ranks: int) -> int:
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     with _signals_reach_ranks(process):
         return process.wait()
+
+
+def run_on_ranks(command: Callable[[list[str]], int], argv: Sequence[str]) -> int:
+    """Run a command that starts its own ranks, or is one of a launcher's; returns its exit code."""
+    if launched():
+        stop_in_order()
+    return guarded(lambda: command(rank_arguments(argv)))
+
+
+def rank_arguments(argv: Sequence[str]) -> list[str]:
+    """The arguments without the rank's number that some launchers put among them."""
+    return [word for word in argv if not word.startswith("--local_rank")]
 
 
 def stop_in_order() -> None:

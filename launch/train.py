@@ -19,7 +19,7 @@ from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks, join, leave
 from privatenet.launch.exits import guarded
-from privatenet.launch.launcher import stop_in_order
+from privatenet.launch.launcher import rank_arguments, stop_in_order
 from privatenet.launch.summary import show_all, show_reproduction, show_stage
 
 STAGES = ("target", "adversary", "private", "run", "reproduce")
@@ -29,7 +29,7 @@ CONFIGS = Path(__file__).resolve().parent / "configs"
 def main(argv: Sequence[str] | None = None) -> int:
     """Train the stage that `argv` names on the ranks that a launcher made, or alone; returns the exit code."""
     stop_in_order()
-    arguments = [word for word in (sys.argv[1:] if argv is None else argv) if not word.startswith("--local_rank")]
+    arguments = rank_arguments(sys.argv[1:] if argv is None else argv)
     return guarded(lambda: _train(*read(arguments)))
 
 

@@ -27,17 +27,15 @@ from privatenet.distributed.faces import Faces
 from privatenet.distributed.held import held
 from privatenet.distributed.progress import WorkProgress
 from privatenet.distributed.ranks import join, launched, leave
-from privatenet.launch.exits import LEAKS, guarded
-from privatenet.launch.launcher import launch, stop_in_order
+from privatenet.launch.exits import LEAKS
+from privatenet.launch.launcher import launch, run_on_ranks
 
 REPORT = "report"
 
 
 def main(argv: Sequence[str]) -> int:
     """Audit what `argv` names, on the ranks that a launcher made, or makes here; returns the exit code."""
-    if launched():
-        stop_in_order()
-    return guarded(lambda: _main([word for word in argv if not word.startswith("--local_rank")]))
+    return run_on_ranks(_main, argv)
 
 
 def parser() -> ArgumentParser:

@@ -17,17 +17,14 @@ from privatenet.distributed.faces import Faces
 from privatenet.distributed.held import held
 from privatenet.distributed.ranks import join, launched, leave
 from privatenet.launch.commands.audit import data_config, load_source
-from privatenet.launch.exits import guarded
-from privatenet.launch.launcher import launch, stop_in_order
+from privatenet.launch.launcher import launch, run_on_ranks
 
 CERTIFICATE = "certificate.json"
 
 
 def main(argv: Sequence[str]) -> int:
     """Certify what `argv` names, on the ranks that a launcher made, or makes here; returns the exit code."""
-    if launched():
-        stop_in_order()
-    return guarded(lambda: _main([word for word in argv if not word.startswith("--local_rank")]))
+    return run_on_ranks(_main, argv)
 
 
 def parser() -> ArgumentParser:
