@@ -16,7 +16,7 @@ import torch
 
 from privatenet.audit.attack.checks import check_config
 from privatenet.audit.attack.controls import adversary_controls, target_label_control
-from privatenet.audit.attack.features import SEVERAL, Key, extract
+from privatenet.audit.attack.features import Key, extract, network_tap
 from privatenet.audit.attack.findings import VERSION, Findings, Leak, NetworkFindings, Protocol
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
 from privatenet.audit.attack.judging import JudgedLeak, judge_leaks, utility
@@ -81,7 +81,7 @@ def _attack_network(
     """Features of one network, and the whole fleet's answers about them; what is there already is not done again."""
     key = _key(audited, faces, engine)
     progress(f"{audited.role}: features", 0, 0)
-    taps = [tap for tap in config.taps if tap.partition(SEVERAL)[0] in audited.network.taps]
+    taps = [tap for tap in config.taps if network_tap(tap) in audited.network.taps]
     features = extract(audited.network, key, taps, faces, engine, ranks, root / "features")
     fleet = Fleet(features, faces, folds, audited.donors, config, ranks.device, root / "answers" / key.folder)
     return attack(fleet, ranks, lambda what, done, total: progress(f"{audited.role}: {what}", done, total))

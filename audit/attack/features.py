@@ -106,6 +106,11 @@ def releases_of(tap: str) -> int:
     return int(count or 1) if name == RELEASE else 0
 
 
+def network_tap(tap: str) -> str:
+    """The network's own tap that an audit's `tap` is of: `release` for `release_x10`."""
+    return tap.partition(SEVERAL)[0]
+
+
 def extract(
     network: Network, key: Key, taps: Sequence[str], faces: Faces, engine: EngineConfig, ranks: Ranks, root: Path,
     splits: Sequence[str] = SPLITS,
@@ -119,7 +124,7 @@ def extract(
     folder = root / key.folder
     channel = network.spec.channel
     all_shapes = {**network.tap_shapes, LOGITS: (network.spec.num_classes,)}
-    shapes = {tap: all_shapes[tap.partition(SEVERAL)[0]] for tap in (*taps, LOGITS)}
+    shapes = {tap: all_shapes[network_tap(tap)] for tap in (*taps, LOGITS)}
     kept = {CENTRE if releases_of(tap) and channel.kind == "noise" else tap: shape for tap, shape in shapes.items()}
     network = one_by_one(network).to(ranks.device).eval()
     for split in splits:
