@@ -1,7 +1,7 @@
 """What a person sees while a stage trains: a live bar on a terminal, one line per epoch elsewhere. Rank 0 only."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from rich.console import Console
@@ -10,6 +10,13 @@ from torch import Tensor
 
 LOSS_EVERY = 10
 WORK_EVERY = 20
+
+Say = Callable[[str], None]
+"""Where lines for a person go: print, or `silent`."""
+
+
+def silent(line: str) -> None:
+    """Let a line go nowhere."""
 
 
 class _Live:

@@ -17,6 +17,7 @@ from privatenet.audit.paper.reproduction import ReproduceConfig
 from privatenet.distributed.config import Config, add_config_arguments, resolve_config
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.progress import silent
 from privatenet.distributed.ranks import Ranks, join, leave
 from privatenet.launch.exits import guarded
 from privatenet.launch.launcher import rank_arguments, stop_in_order
@@ -89,7 +90,7 @@ def _train(config: Config, stage: str, paper: ReproduceConfig) -> int:
 
     try:
         faces = Faces(config.data, ranks)
-        say = partial(print, flush=True) if ranks.first else _silent
+        say = partial(print, flush=True) if ranks.first else silent
         if stage == "reproduce":
             _reproduce(config, paper, faces, ranks, say)
         elif stage == "run":
@@ -113,10 +114,6 @@ def _reproduce(config: Config, paper: ReproduceConfig, faces: Faces, ranks: Rank
     if ranks.first:
         print_tables(reproduction)
         show_reproduction(config)
-
-
-def _silent(line: str) -> None:
-    pass
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from privatenet.audit.settings import AuditConfig
 from privatenet.data_shards.uri import Uri
 from privatenet.distributed.config import Config, TrackingConfig, digest
 from privatenet.distributed.errors import ConfigError
+from privatenet.distributed.progress import silent
 from privatenet.distributed.tracking import outbox
 from privatenet.distributed.tracking.sender import deliver
 from privatenet.distributed.tracking.tracker import conclude, log_files, parent_run
@@ -151,7 +152,7 @@ def _deliver(output: Path, uri: Uri) -> None:
     """Send what trials could not tell MLflow while it was away; where it still is, the sweep's own run says so."""
     with suppress(ConfigError):
         for folder in outbox.find([output]):
-            deliver(folder, _silent, uri)
+            deliver(folder, silent, uri)
 
 
 def _conclude(network: Candidate, tracking: TrackingConfig, folder: Path) -> None:
@@ -161,8 +162,4 @@ def _conclude(network: Candidate, tracking: TrackingConfig, folder: Path) -> Non
     tags = {"stage": stage, "trial": trial, "checkpoint": network.checkpoint, **failure, "mlflow.runName": network.name}
     params = {f"space.{key}": str(value) for key, value in network.settings.items()}
     status = network.status if network.status != "FINISHED" else ""
-    conclude(replace(tracking, trial=trial), folder / trial, stage, params, tags, status, _silent)
-
-
-def _silent(line: str) -> None:
-    pass
+    conclude(replace(tracking, trial=trial), folder / trial, stage, params, tags, status, silent)

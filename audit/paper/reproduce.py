@@ -40,10 +40,10 @@ from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config
 from privatenet.distributed.engine import evaluation_precision, layout
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.progress import Say
 from privatenet.distributed.provenance import code_version
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.stages.run import run_stage
-from privatenet.distributed.stages.stage import Say
 from privatenet.distributed.stages.trained import load_network
 from privatenet.distributed.tracking.tracker import log_files, parent_run
 from privatenet.models.adversary import Pair

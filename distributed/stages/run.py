@@ -6,10 +6,11 @@ from dataclasses import replace
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.progress import Say
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.stages.adversary import plan_adversary
 from privatenet.distributed.stages.private import plan_private
-from privatenet.distributed.stages.stage import Say, StagePlan, run_plan
+from privatenet.distributed.stages.stage import StagePlan, run_plan
 from privatenet.distributed.stages.target import plan_target
 from privatenet.distributed.trainer import AfterEpoch
 

@@ -21,6 +21,7 @@ from privatenet.distributed.errors import ConfigError, Interrupted
 from privatenet.distributed.evaluate import Scores, evaluate, score_metrics
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.held import held
+from privatenet.distributed.progress import Say
 from privatenet.distributed.provenance import differences
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.tracking.tracker import Tracker
@@ -29,8 +30,6 @@ from privatenet.distributed.trainer import AfterEpoch, Job, Trainer, training_pl
 from privatenet.models.network import NetworkSpec
 
 IDENTITY = "identity.json"
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,17 @@
 """The way of a run's messages: from the outbox in its folder to the store, in order, in pauses where that is away."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from privatenet.data_shards.uri import Uri
 from privatenet.distributed.errors import ConfigError
+from privatenet.distributed.progress import Say
 from privatenet.distributed.tracking import outbox, store
 from privatenet.distributed.tracking.outbox import Message, Sent, SetStatus
 
 PAUSE_S = 30
 PAUSE_FACTOR = 20
-
-Say = Callable[[str], None]
 
 
 class Sender:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from privatenet.data_shards.uri import Uri, scrub
 from privatenet.distributed.config import TrackingConfig
 from privatenet.distributed.errors import Interrupted
+from privatenet.distributed.progress import Say
 from privatenet.distributed.provenance import code_version, flatten
 from privatenet.distributed.tracking import outbox, store
 from privatenet.distributed.tracking.outbox import (
@@ -30,7 +31,7 @@ from privatenet.distributed.tracking.outbox import (
     SetStatus,
     SetTags,
 )
-from privatenet.distributed.tracking.sender import Say, Sender
+from privatenet.distributed.tracking.sender import Sender
 
 if TYPE_CHECKING:
     from torch import nn
