@@ -136,6 +136,12 @@ def protected(space: SpaceConfig, config: Config) -> list[str]:
     return list(dict.fromkeys(pair for p in corners(space, config) for pair in settings(p, config).protect.pairs))
 
 
+def opposed(space: SpaceConfig, config: Config) -> list[str]:
+    """Every tap-attribute pair where some trial's network is trained against a known adversary."""
+    specs = (spec for point in corners(space, config) for spec in settings(point, config).protect.specs)
+    return list(dict.fromkeys(spec.pair.name for spec in specs if spec.needs_adversary))
+
+
 def watched(space: SpaceConfig, search: SearchConfig, config: Config) -> tuple[list[str], list[str]]:
     """The taps that every trial is looked at, and the attributes that attackers are after."""
     pairs = [Pair.parse(name) for name in protected(space, config)]

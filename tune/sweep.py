@@ -29,7 +29,7 @@ from privatenet.tune.compare.candidates import UNPROTECTED, Candidate, Measures
 from privatenet.tune.group import Workers
 from privatenet.tune.phases import GOALS, STOPPED, Phase, TrialResult, run_phase
 from privatenet.tune.settings import SearchConfig, SweepConfig
-from privatenet.tune.space import backbones, corners, describe, protected, watched
+from privatenet.tune.space import backbones, corners, describe, opposed, watched
 from privatenet.tune.storage import SETTINGS, Storage, begin
 from privatenet.tune.trial import TrialPlan, audit_chosen, base_name, train_private, train_shared
 
@@ -97,7 +97,7 @@ def _plan(sweep: SweepConfig) -> TrialPlan:
     quick = AuditConfig(taps, attributes=attributes, attackers=attackers, seeds=1, components=256, references=[])
     full = replace(quick, attackers=list(ATTACKERS), seeds=3, components=512)
     test = full if search.audit == "full" else quick
-    return TrialPlan(config, quick, test, search.measure_every, tuple(protected(sweep.space, config)), Workers(1, 1, 0))
+    return TrialPlan(config, quick, test, search.measure_every, tuple(opposed(sweep.space, config)), Workers(1, 1, 0))
 
 
 def choose(finished: Sequence[TrialResult], goal: str) -> list[TrialResult]:

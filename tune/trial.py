@@ -18,6 +18,7 @@ from typing import Any
 from ray import tune
 
 from privatenet.audit.attack.audit import audit
+from privatenet.audit.attack.features import LOGITS
 from privatenet.audit.attack.findings import Findings, write_findings
 from privatenet.audit.attack.quick import QuickFindings, leak_metrics, quick_audit
 from privatenet.audit.report.card import write_card
@@ -33,6 +34,7 @@ from privatenet.distributed.stages.run import run_stage
 from privatenet.distributed.stages.trained import load_network
 from privatenet.distributed.tracking.tracker import Tracker
 from privatenet.distributed.trainer import EpochEnd
+from privatenet.models.network import NetworkSpec
 from privatenet.tune.group import Workers, on_every_rank
 from privatenet.tune.space import Point, describe, settings
 
@@ -48,7 +50,7 @@ class TrialPlan:
         validation: How each network is attacked on validation data.
         test: How chosen networks are attacked on the test split.
         measure_every: Epochs between measurements of leakage; 0 measures at a trial's end only.
-        protected: The tap-attribute pairs that some trial protects.
+        opposed: The tap-attribute pairs where some trial needs a known adversary.
         workers: The ranks of each trial.
         shared: By backbone, the checkpoint of the unprotected network and its adversaries.
         chosen: By name, the checkpoint of each network that is to be audited.
@@ -58,7 +60,7 @@ class TrialPlan:
     validation: AuditConfig
     test: AuditConfig
     measure_every: int
-    protected: tuple[str, ...]
+    opposed: tuple[str, ...]
     workers: Workers
     shared: Mapping[str, tune.Checkpoint] = field(default_factory=dict)
     chosen: Mapping[str, tune.Checkpoint] = field(default_factory=dict)
@@ -115,10 +117,11 @@ def _run(work: Callable[[Trial, Ranks], None], name: str, point: Point, plan: Tr
 def _shared(trial: Trial, ranks: Ranks) -> None:
     plan, protect = trial.plan, trial.plan.config.protect
     config = _trial_config(trial)
+    terms = [{"at": pair} for pair in plan.opposed] or protect.terms
     config = replace(
         config,
-        attack=replace(config.attack, pairs=list(plan.protected), network="target"),
-        protect=replace(protect, terms=[{"at": pair} for pair in plan.protected], start="target", adversaries="known"),
+        attack=replace(config.attack, pairs=list(plan.opposed), network="target"),
+        protect=replace(protect, terms=terms, start="target", adversaries="known"),
     )
     faces = Faces(config.data, ranks)
 
@@ -130,7 +133,8 @@ def _shared(trial: Trial, ranks: Ranks) -> None:
         return agree.first(ranks, lambda: _copy_finished(Path(source), trial.folder / folder, config))
 
     target = stage("target", "target", protect.start)
-    stage("adversary", "known", protect.adversaries)
+    if plan.opposed:
+        stage("adversary", "known", protect.adversaries)
     _finish(trial, target, config.target.epochs, config, faces, ranks)
 
 
@@ -164,7 +168,9 @@ def _private(trial: Trial, ranks: Ranks) -> None:
 def _audit(trial: Trial, ranks: Ranks) -> None:
     config = _trial_config(trial)
     source = agree.first(ranks, lambda: _fetch_chosen(trial))
-    settings = replace(trial.plan.test, cache=str(trial.scratch))
+    taps = NetworkSpec(**source.state["spec"]).taps
+    watched = [tap for tap in trial.plan.test.taps if tap in taps]
+    settings = replace(trial.plan.test, taps=watched, cache=str(trial.scratch))
     findings = audit(settings, source, Faces(config.data, ranks), config.engine, ranks, lambda what, done, total: None)
     agree.first(ranks, lambda: _report_audit(trial, source, config, findings))
 
@@ -213,6 +219,7 @@ def _report_audit(trial: Trial, source: Checkpoint, config: Config, findings: Fi
     write_report(findings, report)
     write_card(findings, report / "model_card.md")
     leaks = [leak for leak in findings.audited.leaks if leak.tap in trial.plan.validation.taps]
+    leaks = leaks or [leak for leak in findings.audited.leaks if leak.tap == LOGITS]
     metrics = leak_metrics(findings.audited.utility, leaks, "test")
     tracker = Tracker(config.tracking, stage, source.state["stage"], {}, print)
     tracker.log(metrics, _best_epoch(source))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from privatenet.audit.attack.features import Key, extract
+from privatenet.audit.attack.features import LOGITS, Key, extract, network_tap
 from privatenet.audit.attack.findings import Estimate, Leak
 from privatenet.audit.attack.fleet import Donor, Fleet, attack
 from privatenet.audit.attack.judging import judge_leaks, utility
@@ -56,13 +56,15 @@ def quick_audit(
 ) -> QuickFindings:
     """Attack the taps and attributes of `config`, which names all of them; all ranks call it and get the findings.
 
-    Features and answers are kept in `folder` under `name`, which says whose they are. Raises `AuditError` where the
-    validation rows are too few to judge on.
+    A network that has none of the taps, as one without a channel has no release, is attacked where it answers: at its
+    logits. Features and answers are kept in `folder` under `name`, which says whose they are. Raises `AuditError` where
+    the validation rows are too few to judge on.
     """
     folds = attack_folds(config, faces, validation=True)
     key = Key(name, faces.fingerprint, engine.precision, network.spec.image_size)
-    features = extract(network, key, config.taps, faces, engine, ranks, folder / "features", splits=("train",))
-    taps = replace(features, shapes={tap: features.shapes[tap] for tap in config.taps})  # the logits are not attacked
+    names = [tap for tap in config.taps if network_tap(tap) in network.taps]
+    features = extract(network, key, names, faces, engine, ranks, folder / "features", splits=("train",))
+    taps = replace(features, shapes={tap: features.shapes[tap] for tap in names or [LOGITS]})
     donors = dict.fromkeys(product(FACES, config.attributes), Donor(one_by_one(network).cpu(), name))
     fleet = Fleet(taps, faces, folds, donors, config, ranks.device, folder / "answers" / key.folder)
     attacked = attack(fleet, ranks, lambda what, done, total: None)

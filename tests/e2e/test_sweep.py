@@ -333,15 +333,14 @@ def two_nodes(bare_python: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 def test_a_second_node_needs_only_the_wheel_and_a_sweep_goes_on_where_only_its_storage_survived(
     searched: Searched, two_nodes: str, wheel: Path, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each trial has two ranks; the unprotected network and its adversaries are given; the storage is a URL."""
-    output = write_sweep(
-        tmp_path, faces, searched.uri, "{lambda: [0.3], taps: [backbone]}", "algorithm: grid, audit: none"
-    )
-    base = searched.output / "front" / "unprotected"
-    base_networks = ["--protect.start", f"{base}/target/final", "--protect.adversaries", f"{base}/known/final"]
+    """Each trial has two ranks; the unprotected network is given, and is attacked at its logits, as it has no release;
+    the storage is a URL."""
+    output = write_sweep(tmp_path, faces, searched.uri, "{lambda: [0.3]}", "algorithm: grid, audit: quick")
+    start = ["--protect.start", str(searched.output / "front" / "unprotected" / "target" / "final")]
+    terms = ["--channel.kind", "noise", "--protect.terms", "[{at: release-gender, objective: mixture}]"]
     cluster_options = ["--ray.address", two_nodes, "--ray.wheel", str(wheel), "--ray.workers", "2"]
     cluster_options += ["--ray.storage", f"file://{tmp_path / 'storage'}"]
-    command = ["sweep", "--quiet", "--config", str(tmp_path / "sweep.yaml"), *base_networks, *cluster_options]
+    command = ["sweep", "--quiet", "--config", str(tmp_path / "sweep.yaml"), *start, *terms, *cluster_options]
 
     assert cli.main(command) == 0
     assert "trials: 1 done" in capsys.readouterr().out
@@ -361,6 +360,9 @@ def test_a_second_node_needs_only_the_wheel_and_a_sweep_goes_on_where_only_its_s
     assert ": starts" not in lines, "a finished trial was run again"
     assert (output / "compare" / "front.csv").read_text() == front
     assert (output / "mlflow.json").read_text().partition(",")[0] == parent
+    tested = {run.tags["mlflow.runName"]: run.metrics for run in find_runs(searched.uri, [str(output)])}
+    assert "test/release-gender/excess" in tested["lambda 0.3"]
+    assert "test/logits-gender/excess" in tested["unprotected"]
     assert {run.status for run in find_runs(searched.uri, [str(output)])} == {"FINISHED"}
 
 

@@ -20,6 +20,7 @@ from privatenet.tune.space import (
     corners,
     describe,
     dimensions,
+    opposed,
     protected,
     settings,
     suggest,
@@ -93,6 +94,11 @@ def test_every_trial_is_looked_at_wherever_one_of_them_protects() -> None:
     assert watched(WIDE, SearchConfig(taps=["layer4"]), Config())[0] == ["layer4"]
     assert set(protected(WIDE, Config())) == {f"{t}-{a}" for t in ("backbone", "arm") for a in ("gender", "age_group")}
     assert protected(SpaceConfig(lambda_=[0.5, 0.6]), Config()) == ["backbone-gender"]
+
+
+def test_known_adversaries_are_trained_only_where_an_objective_starts_from_one() -> None:
+    assert opposed(SpaceConfig(objective=["hsic", "confusion"], taps=["arm"]), Config()) == ["arm-gender"]
+    assert opposed(SpaceConfig(objective=["hsic", "collapse"], taps=["arm"]), Config()) == []
 
 
 def test_a_point_is_told_in_a_few_words() -> None:
