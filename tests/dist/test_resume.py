@@ -31,6 +31,12 @@ CASES: dict[str, tuple[int, str, dict[str, dict[str, Any]]]] = {
     ),
     "adversaries": (1, "adversary", {}),
     "private against frozen adversaries": (1, "private", {}),
+    "private of a few numbers at a tap in the open": (
+        1, "private", {
+            "channel": {"kind": "quantised", "at": "layer3", "numbers": 4, "step": 0.5},
+            "protect": {"terms": [{"at": "release-gender", "objective": "mixture"}]},
+        },
+    ),
     "private against adversaries that learn on, on two ranks": (
         2, "private", {"protect": {"terms": [{"at": "backbone-gender", "known": LEARNING}]}, "private": {"ema": 0.9}},
     ),
