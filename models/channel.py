@@ -7,13 +7,14 @@ few numbers is narrow at whatever tap: a linear layer makes them of the features
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from privatenet.models.erasure import Erasure
 from privatenet.models.errors import ModelError
 
 CENTRE, RELEASE = "centre", "release"
@@ -48,6 +49,8 @@ class ChannelSpec:
         numbers: How many numbers are sent, which a linear layer makes of the tap's features and another one turns into
             features again for what follows; 0 sends the features themselves.
         step: Of the grid of quantised.
+        erase: Private attributes, such as [gender], that no linear map shall find in what is sent: fitted to the faces
+            that the network learnt from once it is trained (LEACE). Of few numbers only: at logits, or with numbers.
     """
 
     kind: ChannelKind = "none"
@@ -57,18 +60,24 @@ class ChannelSpec:
     codes: int = 8
     numbers: int = 0
     step: float = 1.0
+    erase: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ChannelKind):
             raise ModelError(f"channel.kind {self.kind!r} is unknown; accepted: {', '.join(get_args(ChannelKind))}")
-        for field in ("norm", "sigma", "step"):
-            if not (isinstance(value := getattr(self, field), int | float) and 0 < value < math.inf):
-                raise ModelError(f"channel.{field} {value} is not accepted; accepted: above 0")
-        for field, (low, high) in {"codes": (2, 4096), "numbers": (0, 512)}.items():
-            if not (isinstance(value := getattr(self, field), int) and low <= value <= high):
-                raise ModelError(f"channel.{field} {value} is not accepted; accepted: {low} to {high}")
+        for name in ("norm", "sigma", "step"):
+            if not (isinstance(value := getattr(self, name), int | float) and 0 < value < math.inf):
+                raise ModelError(f"channel.{name} {value} is not accepted; accepted: above 0")
+        for name, (low, high) in {"codes": (2, 4096), "numbers": (0, 512)}.items():
+            if not (isinstance(value := getattr(self, name), int) and low <= value <= high):
+                raise ModelError(f"channel.{name} {value} is not accepted; accepted: {low} to {high}")
         if self.numbers and self.at == "logits":
             raise ModelError(f"channel.numbers {self.numbers} is not accepted at logits, which are few; accepted: 0")
+        if self.erase and not (self.sends and (self.numbers or self.at == "logits")):
+            raise ModelError(
+                f"channel.erase {', '.join(self.erase)} is not accepted with channel.kind {self.kind} at {self.at}, "
+                "numbers 0; accepted: where a channel sends few numbers, by channel.numbers or at logits"
+            )
 
     @property
     def sends(self) -> bool:
@@ -106,15 +115,20 @@ class Channel(nn.Module):
         self.sent_shape = (spec.numbers,) if spec.numbers else shape
         if spec.numbers:
             self.encoder, self.decoder = _linear_layers(spec, shape)
+        if spec.erase:
+            self.erasure = Erasure(self.sent_shape[0])
 
     def bound(self, features: Tensor) -> Tensor:
-        """Features, or numbers, in single precision, not longer than the norm by picture; logits without their mean."""
+        """Features, or numbers, in single precision, not longer than the norm by picture; logits without their mean.
+
+        What shall be erased from them is, once that has been fitted.
+        """
         features = (self.encoder(features) if self.spec.numbers else features).float()
         if self.spec.at == "logits":
             features = features - features.mean(dim=1, keepdim=True)
         length = features.flatten(1).norm(dim=1).view(-1, *[1] * (features.dim() - 1))
         bounded: Tensor = features * (self.spec.norm / length.clamp(min=self.spec.norm))
-        return bounded
+        return self.erasure(bounded) if self.spec.erase else bounded
 
     def forward(self, bounded: Tensor) -> Tensor:
         return bounded

@@ -8,7 +8,7 @@ from privatenet.distributed.faces import Faces
 IRRELEVANT = {"engine": ("zero_stage", "checkpoint_minutes"), "protect": ("start", "adversaries")}
 """Keys that do not change what comes out; the networks that a stage starts from count by their hashes."""
 
-LATER = {"channel": (("numbers", 0), ("step", 1.0))}
+LATER: dict[str, tuple[tuple[str, Any], ...]] = {"channel": (("numbers", 0), ("step", 1.0), ("erase", []))}
 """Keys that did not always exist, with what was done before: left out then, so that finished stages are found again."""
 
 

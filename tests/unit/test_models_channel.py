@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from privatenet.models.channel import CENTRE, NO_CHANNEL, RELEASE, ChannelSpec, build_channel
+from privatenet.models.erasure import leace, moments
 from privatenet.models.errors import ModelError
 from privatenet.models.network import NetworkSpec, build_network, with_channel
 from privatenet.models.objectives.mixture import mixture_loss
@@ -103,6 +104,11 @@ def test_a_specification_survives_as_plain_values() -> None:
         ({"kind": "noise", "numbers": 513, "at": "arm"}, "numbers 513 is not accepted; accepted: 0 to 512"),
         ({"kind": "noise", "numbers": 4.5, "at": "arm"}, "numbers 4.5 is not accepted"),
         ({"kind": "noise", "numbers": 4}, "numbers 4 is not accepted at logits"),
+        (
+            {"kind": "noise", "at": "arm", "erase": ["gender"]},
+            "erase gender is not accepted .* noise at arm, numbers 0",
+        ),
+        ({"erase": ["gender"]}, "erase gender is not accepted with channel.kind none"),
         ({"kind": "quantised", "step": 0}, "channel.step 0 is not accepted; accepted: above 0"),
         ({"kind": "noise", "at": "image"}, "accepted: layer1, .*, arm, logits"),
     ],
@@ -110,6 +116,55 @@ def test_a_specification_survives_as_plain_values() -> None:
 def test_a_channel_that_cannot_be_is_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         NetworkSpec(channel=values)  # type: ignore[arg-type]
+
+
+def test_an_erasure_that_is_not_fitted_changes_nothing_and_one_that_is_not_asked_for_is_not_there() -> None:
+    spec = NetworkSpec(image_size=64, channel=ChannelSpec("plain", "layer3", numbers=4))
+    plain = build_network(spec).eval()
+    erasing = with_channel(plain, ChannelSpec("plain", "layer3", numbers=4, erase=["gender"])).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(plain(IMAGES)[0], erasing(IMAGES)[0])
+    added = erasing.state_dict().keys() - plain.state_dict().keys()
+    assert added == {"channel.erasure.matrix", "channel.erasure.offset"}
+
+
+def test_leace_is_its_papers_projection_and_leaves_nothing_to_linear_regression() -> None:
+    """Of mean-free numbers, as logits are, in batches; a third of one attribute's labels is unknown."""
+    rng, classes = np.random.default_rng(0), (2, 3)
+    labels = [rng.integers(count, size=500) for count in classes]
+    labels[1][::3] = -1
+    numbers = rng.standard_normal((500, 9)) @ rng.standard_normal((9, 9)) + 5
+    numbers[:, 0] += 3 * labels[0]
+    numbers[:, 1] -= 2 * labels[1]
+    numbers -= numbers.mean(axis=1, keepdims=True)
+    batches = zip(np.split(numbers, 5), *(np.split(each, 5) for each in labels), strict=True)
+    total = sum(moments(torch.tensor(x), [torch.tensor(each) for each in rest], classes) for x, *rest in batches)
+    assert isinstance(total, Tensor)
+    matrix, offset = (each.numpy() for each in leace(total, classes))
+
+    values, vectors = np.linalg.eigh(np.cov(numbers.T, bias=True))
+    values[0], scales = 1, np.sqrt(np.abs(values)) * (np.arange(9) > 0)
+    whiten, restore = (
+        (vectors * np.divide(1, scales, where=scales > 0, out=scales.copy())) @ vectors.T,
+        (vectors * scales) @ vectors.T,
+    )
+    one_hot = [np.eye(count)[each[each >= 0]] for each, count in zip(labels, classes, strict=True)]
+    known = [numbers[each >= 0] for each in labels]
+    shared = np.hstack([(x - x.mean(0)).T @ (z - z.mean(0)) / len(x) for x, z in zip(known, one_hot, strict=True)])
+    left, sizes, _ = np.linalg.svd(whiten @ shared)
+    left = left[:, : (sizes > 1e-9).sum()]
+    assert left.shape[1] == 1 + 2
+    expected = np.eye(9) - restore @ left @ left.T @ whiten
+    np.testing.assert_allclose(matrix, expected, atol=1e-9)
+    np.testing.assert_allclose(numbers.mean(0) @ matrix.T + offset, numbers.mean(0), atol=1e-9)
+
+    def explained(x: np.ndarray, z: np.ndarray) -> float:
+        x, z = x - x.mean(0), z - z.mean(0)
+        return float(1 - ((z - x @ np.linalg.lstsq(x, z, rcond=1e-6)[0]) ** 2).sum() / (z**2).sum())
+
+    for x, z in zip(known, one_hot, strict=True):
+        assert explained(x, z) > 0.1
+        assert abs(explained(x @ matrix.T + offset, z)) < 1e-9
 
 
 def by_hand(releases: Tensor, centres: Tensor, labels: Tensor, sigma: float, classes: int) -> float:

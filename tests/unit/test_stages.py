@@ -80,6 +80,8 @@ def test_a_channels_newer_settings_count_only_where_they_are_used(config: Config
     config = replace(config, protect=ProtectConfig([{"at": "backbone-gender", "objective": "hsic"}]))
     before = {"kind": "none", "at": "logits", "norm": 12.0, "sigma": 1.0, "codes": 8}
     assert plan_private(config, faces, ALONE).identity["channel"] == before
+    with pytest.raises(ConfigError, match=r"channel\.erase: 'hat' is no private attribute: accepted are gender"):
+        plan_private(replace(config, channel=ChannelSpec("plain", erase=["hat"])), faces, ALONE)
     narrow = replace(config, channel=ChannelSpec("plain", "layer3", numbers=4))
     assert plan_private(narrow, faces, ALONE).identity["channel"] == {
         **before, "kind": "plain", "at": "layer3", "numbers": 4
