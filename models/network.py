@@ -39,12 +39,12 @@ class NetworkSpec:
             if getattr(self, field) < least:
                 raise ModelError(f"{field} {getattr(self, field)} is too small; accepted: {least} and up")
 
-        if self.channel.kind != "none" and self.channel.at not in (sites := (*self._features, "logits")):
+        if self.channel.sends and self.channel.at not in (sites := (*self._features, "logits")):
             raise ModelError(f"channel.at {self.channel.at!r} is unknown; accepted: {', '.join(sites)}")
 
     @property
     def taps(self) -> tuple[str, ...]:
-        return self._features if self.channel.kind == "none" else (*self._features, CENTRE, RELEASE)
+        return (*self._features, CENTRE, RELEASE) if self.channel.sends else self._features
 
     @property
     def _features(self) -> tuple[str, ...]:
@@ -74,10 +74,10 @@ class Network(nn.Module):
             self.tap_shapes["arm"] = (self.head.num_features,)
         else:
             self.head = LinearHead(channels, spec.num_classes)
-        if spec.channel.kind != "none":
+        if spec.channel.sends:
             shape = {**self.tap_shapes, "logits": (spec.num_classes,)}[spec.channel.at]
             self.channel = build_channel(spec.channel, shape)
-            self.tap_shapes |= {CENTRE: shape, RELEASE: shape}
+            self.tap_shapes |= dict.fromkeys((CENTRE, RELEASE), self.channel.sent_shape)
 
     def forward(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         taps: dict[str, Tensor] = {}
@@ -86,9 +86,10 @@ class Network(nn.Module):
             """What comes after `tap` gets."""
             if tap != "logits":
                 taps[tap] = features
-            if self.spec.channel.kind != "none" and self.spec.channel.at == tap:
+            if self.spec.channel.sends and self.spec.channel.at == tap:
                 taps[CENTRE] = self.channel.bound(features)
-                taps[RELEASE] = features = self.channel(taps[CENTRE])
+                taps[RELEASE] = self.channel(taps[CENTRE])
+                features = self.channel.decode(taps[RELEASE])
             return features
 
         features = self.backbone(images, send)

@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from privatenet.data_shards.reading.batches import evaluation_batches
 from privatenet.data_shards.reading.config import DataConfig
-from privatenet.data_shards.reading.transforms import AugmentConfig
+from privatenet.data_shards.reading.transforms import AugmentConfig, prepare
 from privatenet.distributed import agree, clock, trainer
 from privatenet.distributed.config import (
     AttackConfig,
@@ -27,6 +28,7 @@ from privatenet.distributed.config import (
     TargetFitConfig,
 )
 from privatenet.distributed.engine import Engine
+from privatenet.distributed.erase import erase_attributes
 from privatenet.distributed.errors import ConfigError, Diverged, Interrupted
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks
@@ -251,6 +253,28 @@ def _learn_by(ranks: Ranks, form: dict[str, Any]) -> list[Any]:
 
 def _noisy(noise: Tensor, centres: Tensor) -> Tensor:
     return torch.stack([centres, centres + noise], dim=1)
+
+
+def erase_from_a_network(ranks: Ranks, shards: Path) -> dict[str, Any]:
+    """What an untrained network sends of the training faces before and after gender is erased, and the erasure."""
+    config = replace(tiny(shards, shards), engine=EngineConfig(precision="fp32"))
+    faces = Faces(config.data, ranks)
+    torch.manual_seed(0)
+    channel = ChannelSpec("plain", "layer3", numbers=6, erase=["gender"])
+    network, subset = (
+        build_network(NetworkSpec("mobilenet_v3_large", image_size=64, channel=channel)),
+        faces.training([]),
+    )
+
+    def send() -> Any:
+        batches = list(evaluation_batches(subset.split, subset.pictures, subset.rows, 100))
+        with torch.no_grad():
+            return torch.cat([network.eval()(prepare(batch.images, 64))[1][CENTRE] for batch in batches]).numpy()
+
+    before = send()
+    erase_attributes(network, subset, config, faces, ranks)
+    gender = subset.split.labels[subset.rows, faces.schema.names.index("gender")]
+    return {"before": before, "after": send(), "gender": gender, "matrix": network.channel.erasure.matrix.numpy()}
 
 
 def run_one_stage(ranks: Ranks, stage: str, config: Config) -> None:

@@ -14,8 +14,8 @@ QUICK = ("paper", "logistic", "mlp1", "svm", "noise")
 class Range:
     """All numbers from `low` to `high`, evenly or, with `log`, by their order of magnitude."""
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     log: bool = False
 
 
@@ -33,7 +33,7 @@ class SpaceConfig:
         options: Settings of objectives, such as {prior: [uniform, class], known: [frozen, alternating]}; each varies
             where the objective has it.
         backbone: Such as [resnet18, mobilenet_v3_large]; each has its own unprotected network and adversaries.
-        norm: Largest length of what the channel sends, {low: 6, high: 24} or a list; its noise stays as it is.
+        channel: Settings of the channel, such as {norm: {low: 6, high: 24}, numbers: [4, 8], at: [layer3, layer4]}.
         lr: Learning rate of the private network, {low: 1e-4, high: 1e-3, log: true} or a list.
         seed: Of the private network's training.
         lambda_: Weight of the objective, {low: 0.1, high: 0.9} or a list.
@@ -44,7 +44,7 @@ class SpaceConfig:
     objective: list[str] | None = None
     options: dict[str, list[Any]] | None = None
     backbone: list[str] | None = None
-    norm: Numbers = None
+    channel: dict[str, Range | list[Any]] | None = None
     lr: Numbers = None
     seed: list[int] | None = None
     lambda_: Numbers = None

@@ -10,7 +10,7 @@ from privatenet.distributed.config import Config, check_config
 from privatenet.distributed.errors import ConfigError
 from privatenet.models.adversary import Pair
 from privatenet.models.backbones import BACKBONES
-from privatenet.models.channel import RELEASE
+from privatenet.models.channel import NO_CHANNEL, RELEASE, SETTINGS
 from privatenet.models.errors import ModelError
 from privatenet.models.network import NetworkSpec
 from privatenet.models.objectives.registry import OBJECTIVES, option_names, parse_terms
@@ -19,15 +19,16 @@ from privatenet.tune.settings import Range, SearchConfig, SpaceConfig
 Point = dict[str, Any]
 Dimension = Range | list[Any]
 
-KEYS = ("lambda", "objective", "options", "taps", "attributes", "backbone", "norm", "lr", "seed")
+KEYS = ("lambda", "objective", "options", "taps", "attributes", "backbone", "channel", "lr", "seed")
 
 
 def dimensions(space: SpaceConfig) -> dict[str, Dimension]:
-    """What varies, in a fixed order, under the names that a person writes; options of objectives by their own."""
+    """What varies, in a fixed order, under the names that a person writes; options of objectives and of the channel by
+    their own."""
     varied: dict[str, Dimension] = {}
     for name in KEYS:
         values = getattr(space, "lambda_" if name == "lambda" else name)
-        varied |= (values or {}) if name == "options" else {} if values is None else {name: values}
+        varied |= (values or {}) if name in ("options", "channel") else {} if values is None else {name: values}
     return varied
 
 
@@ -37,10 +38,11 @@ def check_space(space: SpaceConfig, search: SearchConfig, config: Config, schema
     if not varied:
         raise ConfigError(f"space: nothing varies; accepted are {', '.join(KEYS)}")
     for name, values in varied.items():
-        _check_values(f"space.{name}", values)
+        _check_values(_key(name, space), values)
     for name, accepted in {"objective": OBJECTIVES, "backbone": BACKBONES}.items():
         _accept(f"space.{name}", _ends(varied.get(name, [])), accepted)
     _check_options(space, config)
+    _check_channel(space, config)
     has = NetworkSpec(head=config.model.head, channel=config.channel).taps
     for key, values in (("space.taps", _parts(varied.get("taps", []))), ("search.taps", search.taps)):
         _accept(key, values, has)
@@ -52,12 +54,9 @@ def check_space(space: SpaceConfig, search: SearchConfig, config: Config, schema
     for value in _ends(varied.get("lambda", [])):
         if not 0 <= value <= 1:
             raise ConfigError(f"space.lambda: {value:g} is not accepted: they are numbers from 0 to 1")
-    for name in ("norm", "lr"):
-        for value in _ends(varied.get(name, [])):
-            if not value > 0:
-                raise ConfigError(f"space.{name}: {value:g} is not accepted: they are numbers above 0")
-    if "norm" in varied and config.channel.kind != "noise":
-        raise ConfigError("space.norm: without noise it means nothing; set channel.kind to noise")
+    for value in _ends(varied.get("lr", [])):
+        if not value > 0:
+            raise ConfigError(f"space.lr: {value:g} is not accepted: they are numbers above 0")
     if "backbone" in varied and config.protect.start != "target":
         raise ConfigError(
             "space.backbone: protect.start names one network, which has one backbone: leave one of them out"
@@ -65,7 +64,7 @@ def check_space(space: SpaceConfig, search: SearchConfig, config: Config, schema
     ranges = [name for name, values in varied.items() if isinstance(values, Range)]
     if search.algorithm == "grid" and ranges:
         raise ConfigError(
-            f"space.{ranges[0]}: a grid needs a list, such as [0.3, 0.6]; or choose another search.algorithm"
+            f"{_key(ranges[0], space)}: a grid needs a list, such as [0.3, 0.6]; or choose another search.algorithm"
         )
     check_config(settings(next(corners(space, config)), config))
 
@@ -90,7 +89,8 @@ def check_search(search: SearchConfig, config: Config) -> None:
 
 def applies(name: str, point: Mapping[str, Any], config: Config) -> bool:
     """Whether a key means anything beside what the point has chosen already: an option, to its objective."""
-    return name in KEYS or name in option_names(point.get("objective", config.protect.specs[0].objective))
+    options = option_names(point.get("objective", config.protect.specs[0].objective))
+    return name in (*KEYS, *SETTINGS[config.channel.kind], *options)
 
 
 def suggest(space: SpaceConfig, config: Config, trial: Any) -> None:
@@ -99,7 +99,9 @@ def suggest(space: SpaceConfig, config: Config, trial: Any) -> None:
     for name, values in dimensions(space).items():
         if not applies(name, point, config):
             continue
-        if isinstance(values, Range):
+        if isinstance(values, Range) and isinstance(getattr(NO_CHANNEL, name, None), int):
+            point[name] = trial.suggest_int(name, values.low, values.high, log=values.log)
+        elif isinstance(values, Range):
             point[name] = trial.suggest_float(name, values.low, values.high, log=values.log)
         else:
             point[name] = trial.suggest_categorical(name, values)
@@ -122,7 +124,7 @@ def settings(point: Mapping[str, Any], config: Config) -> Config:
     protect = replace(config.protect, terms=_terms(point, config), lambda_=point.get("lambda", config.protect.lambda_))
     private = replace(config.private, lr=point.get("lr", config.private.lr))
     model = replace(config.model, backbone=point.get("backbone", config.model.backbone))
-    channel = replace(config.channel, norm=point.get("norm", config.channel.norm))
+    channel = replace(config.channel, **{name: point[name] for name in SETTINGS[config.channel.kind] if name in point})
     seed = point.get("seed", config.seed)
     return replace(config, protect=protect, private=private, model=model, channel=channel, seed=seed)
 
@@ -151,7 +153,8 @@ def watched(space: SpaceConfig, search: SearchConfig, config: Config) -> tuple[l
 
 def describe(point: Mapping[str, Any]) -> str:
     """A point in a few words: `lambda 0.35, confusion, backbone+arm`."""
-    named = {"lambda": "lambda {:.3g}", "norm": "norm {:.3g}", "lr": "lr {:.2g}", "seed": "seed {}"}
+    named = {name: name + " {:.3g}" for name in ("lambda", "norm", "sigma", "step")}
+    named |= {name: name + " {}" for name in ("at", "numbers", "codes", "seed")} | {"lr": "lr {:.2g}"}
     return ", ".join(named.get(name, "{}").format(value) for name, value in point.items())
 
 
@@ -180,6 +183,26 @@ def _check_options(space: SpaceConfig, config: Config) -> None:
                 parse_terms([{"at": f"{tap}-gender", "objective": objective, name: value}])
         except ModelError as error:
             raise ConfigError(f"space.options: {error}") from error
+
+
+def _check_channel(space: SpaceConfig, config: Config) -> None:
+    varied, kind = space.channel or {}, config.channel.kind
+    for name in varied:
+        if name not in SETTINGS[kind]:
+            accepted = ", ".join(SETTINGS[kind]) or "none"
+            raise ConfigError(f"space.channel.{name}: means nothing with channel.kind {kind}; accepted: {accepted}")
+    try:
+        for values in itertools.product(*(_ends(dimension) for dimension in varied.values())):
+            channel = replace(config.channel, **dict(zip(varied, values, strict=True)))
+            NetworkSpec(head=config.model.head, channel=channel)
+    except ModelError as error:
+        raise ConfigError(f"space.{error}") from error
+
+
+def _key(name: str, space: SpaceConfig) -> str:
+    """What a person calls a dimension."""
+    section = next((f"{part}." for part in ("options", "channel") if name in (getattr(space, part) or {})), "")
+    return f"space.{section}{name}"
 
 
 def _parts(values: Any) -> list[str]:

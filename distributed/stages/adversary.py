@@ -61,6 +61,11 @@ def plan_adversary(config: Config, faces: Faces, ranks: Ranks) -> StagePlan:
 def check_pair(pair: Pair, spec: NetworkSpec, faces: Faces, key: str) -> None:
     """Raises `ConfigError` or `ModelError` unless the network has the tap and the data set the private attribute."""
     check_tap(spec, pair.tap)
-    if pair.attribute not in faces.schema.private:
+    check_private(pair.attribute, faces, f"{key}: {pair.name}")
+
+
+def check_private(attribute: str, faces: Faces, key: str) -> None:
+    """Raises `ConfigError` unless it is a private attribute of the data set."""
+    if attribute not in faces.schema.private:
         accepted = ", ".join(faces.schema.private)
-        raise ConfigError(f"{key}: {pair.name}: {pair.attribute!r} is no private attribute: accepted are {accepted}")
+        raise ConfigError(f"{key}: {attribute!r} is no private attribute: accepted are {accepted}")

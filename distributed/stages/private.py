@@ -13,7 +13,7 @@ from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.evaluate import Scores
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks
-from privatenet.distributed.stages.adversary import check_pair
+from privatenet.distributed.stages.adversary import check_pair, check_private
 from privatenet.distributed.stages.identity import identity
 from privatenet.distributed.stages.stage import StagePlan
 from privatenet.distributed.stages.target import class_weights
@@ -31,6 +31,8 @@ def plan_private(config: Config, faces: Faces, ranks: Ranks) -> StagePlan:
     network_spec = replace(NetworkSpec(**start.state["spec"]), channel=config.channel)
     for spec in specs:
         check_pair(spec.pair, network_spec, faces, "protect.terms")
+    for name in config.channel.erase:
+        check_private(name, faces, "channel.erase")
     against = [spec.pair.name for spec in specs if spec.needs_adversary]
     known = find_trained(config, faces, ranks, protect.adversaries, "protect.adversaries") if against else None
     if known:

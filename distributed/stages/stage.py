@@ -1,4 +1,4 @@
-"""The life of a stage, whatever it trains: found done, resumed or begun; trained; tested; finished.
+"""The life of a stage, whatever it trains: found done, resumed or begun; trained; attributes erased; tested; finished.
 
 Every stage has a folder under the run's output: config.yaml, metrics.jsonl, checkpoints/ while it trains, and final/
 when it is done. Its identity is all that decides its result: the configuration's, the data set's fingerprint, and the
@@ -17,6 +17,7 @@ import torch
 from privatenet.distributed import agree, checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config, to_yaml
+from privatenet.distributed.erase import erase_attributes
 from privatenet.distributed.errors import ConfigError, Interrupted
 from privatenet.distributed.evaluate import Scores, evaluate, score_metrics
 from privatenet.distributed.faces import Faces
@@ -62,6 +63,8 @@ def run_plan(
     reading = agree.each(ranks, lambda: training_plan(job, config, ranks))
     with held(plan.folder, ranks), _tracked(plan, config, faces, ranks, say) as tracker:
         best = Trainer(job, reading, config, faces, ranks, plan.folder, tracker).run(after_epoch)
+        if plan.stage == "private" and plan.spec.channel.erase:
+            erase_attributes(job.task.network, job.training, config, faces, ranks)
         tested = evaluate(job.task, faces.testing(), config, faces, ranks) if testing else {}
         return agree.first(ranks, lambda: _finish(plan, config, faces, job, best, tested, tracker))
 

@@ -70,11 +70,14 @@ def parser() -> ArgumentParser:
 
 def _space(values: dict[str, Any]) -> SpaceConfig:
     """The parsed section, with ranges as `Range`; `lambda` is a keyword of Python."""
-    typed: dict[str, Any] = {
-        name: Range(**value) if isinstance(value, dict) and name != "options" else value
-        for name, value in values.items()
-    }
+    typed = {name: value if name in ("options", "channel") else _typed(value) for name, value in values.items()}
+    if typed["channel"]:
+        typed["channel"] = {name: _typed(value) for name, value in typed["channel"].items()}
     return SpaceConfig(lambda_=typed.pop("lambda"), **typed)
+
+
+def _typed(value: Any) -> Any:
+    return Range(**value) if isinstance(value, dict) else value
 
 
 def _on_every_machine(config: Config, ray: RayConfig) -> Config:

@@ -3,6 +3,8 @@
 A picture's release is u = mu + sigma e, mu its bounded features and e Gaussian. Over a batch u comes from a mixture of
 Gaussians around all mu, so that what anybody can know of the attribute from u, p(s|u), is a ratio of two of its sums:
 no adversary is trained, and none can do better on these pictures. The network pays KL(p(s|u) || prior).
+
+Of numbers that are sent without noise it is a kernel estimate of what the best adversary knows, sigma its width.
 """
 
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from privatenet.models.errors import ModelError
 from privatenet.models.objectives.queue import Queue
 from privatenet.models.objectives.term import Term, TermContext
 
+KINDS = ("noise", "plain", "quantised")
 LARGEST = 16
 """Numbers in a release: in more dimensions every picture is alone, and the sums say nothing."""
 
@@ -40,10 +43,11 @@ class Mixture(Term):
 
     def __init__(self, options: MixtureOptions, context: TermContext) -> None:
         super().__init__(options, context)
-        if context.channel.kind != "noise" or len(context.tap_shape) != 1 or context.tap_shape[0] > LARGEST:
+        narrow = len(context.tap_shape) == 1 and context.tap_shape[0] <= LARGEST
+        if context.channel.kind not in KINDS or not narrow:
             raise ModelError(
-                f"mixture protects at most {LARGEST} numbers and their noise; accepted: at the tap {RELEASE}, with "
-                "channel.kind noise and channel.at logits"
+                f"mixture protects at most {LARGEST} numbers; accepted: at the tap {RELEASE}, with channel.kind "
+                f"{', '.join(KINDS)}, and channel.numbers 1 to {LARGEST} or channel.at logits"
             )
         self.sigma = context.channel.sigma
         self.num_classes = len(context.frequencies)

@@ -32,6 +32,18 @@ def test_every_objective_gives_the_same_gradient_on_1_2_and_4_ranks() -> None:
                 np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4 * scale, err_msg=name)
 
 
+def test_what_is_erased_is_gone_from_the_training_faces_and_the_same_on_1_and_2_ranks(shards: Path) -> None:
+    (one,) = on_ranks(1, cases.erase_from_a_network, shards)
+    first, second = on_ranks(2, cases.erase_from_a_network, shards)
+    assert np.array_equal(first["matrix"], second["matrix"])
+    np.testing.assert_allclose(first["matrix"], one["matrix"], atol=1e-3)
+    np.testing.assert_allclose(first["after"], one["after"], atol=1e-3)
+    gender, size = one["gender"] - one["gender"].mean(), np.abs(one["before"]).max()
+    telling = [np.abs(gender @ one[side] / len(gender)).max() for side in ("before", "after")]
+    assert telling[0] > 1e-3 * size
+    assert telling[1] < 1e-5 * size
+
+
 def test_two_ranks_stopped_in_an_epoch_go_on_as_one_with_the_very_next_sample(shards: Path, tmp_path: Path) -> None:
     words = on_ranks(2, cases.stop_first_rank, shards, tmp_path / "a", 2)
     assert words == ["a stopped at step 7; the same command goes on from there"] * 2

@@ -31,6 +31,12 @@ CASES: dict[str, tuple[int, str, dict[str, dict[str, Any]]]] = {
     ),
     "adversaries": (1, "adversary", {}),
     "private against frozen adversaries": (1, "private", {}),
+    "private of a few numbers at a tap in the open": (
+        1, "private", {
+            "channel": {"kind": "quantised", "at": "layer3", "numbers": 4, "step": 0.5, "erase": ["gender"]},
+            "protect": {"terms": [{"at": "release-gender", "objective": "mixture"}]},
+        },
+    ),
     "private against adversaries that learn on, on two ranks": (
         2, "private", {"protect": {"terms": [{"at": "backbone-gender", "known": LEARNING}]}, "private": {"ema": 0.9}},
     ),
@@ -68,6 +74,8 @@ def test_a_killed_stage_ends_as_if_it_had_never_been_killed(
     (left,), (right,) = (Path(config.output).glob("*/final/model.safetensors") for config in (straight, killed))
     expected, resumed = load_file(left), load_file(right)
     assert expected.keys() == resumed.keys()
+    if "channel" in changes:
+        assert torch.linalg.matrix_rank(expected["network.channel.erasure.matrix"], rtol=1e-4) == 3, "nothing is erased"
     different = [key for key, tensor in expected.items() if not torch.equal(tensor, resumed[key])]
     assert not different, f"{len(different)} of {len(expected)} tensors, killed after steps {steps[1:]}"
 

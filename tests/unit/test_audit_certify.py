@@ -12,6 +12,7 @@ from privatenet.audit.certificate.rows import CertificateRow, People, Release, c
 from privatenet.audit.report.certified import certificate_sentences, certificates_table
 from privatenet.audit.report.text import DASH
 from privatenet.data_shards.reading.config import DataConfig
+from privatenet.data_shards.reading.transforms import prepare
 from privatenet.data_shards.shards.manifest import open_split
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.schema import Schema
@@ -20,8 +21,9 @@ from privatenet.distributed import checkpoint
 from privatenet.distributed.config import Config, EngineConfig
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import ALONE
+from privatenet.distributed.stages.trained import load_network
 from privatenet.launch import cli
-from privatenet.models.channel import NO_CHANNEL, ChannelSpec
+from privatenet.models.channel import CENTRE, NO_CHANNEL, ChannelSpec
 from privatenet.models.network import NetworkSpec, build_network
 
 PICTURES = 400
@@ -120,8 +122,10 @@ def certificate_file(stage: Path) -> list[tuple[str, str, str]]:
         (ChannelSpec("codebook", "backbone", codes=4), ["codes", "codes"]),
         (NO_CHANNEL, ["codes"]),
         (ChannelSpec("noise", "layer4"), ["codes"]),
+        (ChannelSpec("noise", "layer3", numbers=4), ["gaussian", "gaussian", "codes"]),
+        (ChannelSpec("plain"), ["codes"]),
     ],
-    ids=["noise", "codebook", "none", "wide"],
+    ids=["noise", "codebook", "none", "wide", "narrow", "plain"],
 )
 def test_a_network_is_certified_in_every_deployment_where_it_can_be(
     channel: ChannelSpec, kinds: list[str], tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]
@@ -134,6 +138,25 @@ def test_a_network_is_certified_in_every_deployment_where_it_can_be(
     assert "No adversary whatever names gender right" in printed
     assert ("not certified: split: " in printed) == (len(kinds) == 1)
     assert cli.main(["certify", str(stage), "--deployment", "split"]) == (2 if len(kinds) == 1 else 0)
+
+
+def test_every_vector_of_a_quantised_release_is_a_code(tmp_path: Path, shards: Path) -> None:
+    stage = checkpoint_of(tmp_path, shards, ChannelSpec("quantised", step=0.25))
+    assert cli.main(["certify", str(stage), "--attributes", "[gender]", "--deployment", "split"]) == 0
+    (row,) = json.loads((tmp_path / "certify-private" / "certificate.json").read_text())["rows"]
+
+    faces, network = Faces(DataConfig(str(shards)), ALONE), load_network(checkpoint.load(stage / "final")).eval()
+    (batch,) = faces.batches(faces.testing(), 40)
+    with torch.no_grad():
+        logits = network(prepare(batch.images, 32))[1][CENTRE]
+    cells: dict[tuple[float, ...], list[int]] = {}
+    for cell, gender in zip((4 * logits).round().tolist(), batch.labels["gender"].tolist(), strict=True):
+        cells.setdefault(tuple(cell), []).append(gender)
+    assert 1 < len(cells) < 40
+    assert row["certificate"]["channel"] == "codes"
+    assert row["certificate"]["estimate"] == pytest.approx(
+        sum(max(cell.count(0), cell.count(1)) for cell in cells.values()) / 40
+    )
 
 
 def test_other_faces_can_stand_in_for_the_test_split(

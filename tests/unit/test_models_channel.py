@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from privatenet.models.channel import CENTRE, NO_CHANNEL, RELEASE, ChannelSpec, build_channel
+from privatenet.models.erasure import leace, moments
 from privatenet.models.errors import ModelError
 from privatenet.models.network import NetworkSpec, build_network, with_channel
 from privatenet.models.objectives.mixture import mixture_loss
@@ -29,10 +30,10 @@ def test_what_is_sent_is_bounded_and_its_noise_has_the_stated_size() -> None:
     assert channel.bound(long.bfloat16()).dtype == torch.float32
 
 
-@pytest.mark.parametrize("at", ["layer2", "arm", "logits"])
-@pytest.mark.parametrize("kind", ["noise", "codebook"])
-def test_all_that_comes_after_a_channel_sees_only_what_it_sends(kind: str, at: str) -> None:
-    channel = ChannelSpec(kind, at=at, norm=3.0, codes=9)  # type: ignore[arg-type]
+@pytest.mark.parametrize(("at", "numbers"), [("layer2", 0), ("layer2", 5), ("arm", 0), ("arm", 5), ("logits", 0)])
+@pytest.mark.parametrize("kind", ["noise", "codebook", "plain", "quantised"])
+def test_all_that_comes_after_a_channel_sees_only_what_it_sends(kind: str, at: str, numbers: int) -> None:
+    channel = ChannelSpec(kind, at=at, norm=3.0, codes=9, numbers=numbers, step=2**-8)  # type: ignore[arg-type]
     plain = build_network(NetworkSpec(image_size=64)).eval()
     network = with_channel(plain, channel).eval()
     logits, taps = network(IMAGES)
@@ -42,13 +43,48 @@ def test_all_that_comes_after_a_channel_sees_only_what_it_sends(kind: str, at: s
     assert set(taps) == set(before) | {CENTRE, RELEASE}
     same = [tap for tap in before if torch.equal(before[tap], taps[tap])]
     assert same == list(before)[: list(before).index(at) + 1 if at in before else len(before)]
+    assert not numbers or network.tap_shapes[CENTRE] == network.tap_shapes[RELEASE] == (numbers,)
     if at == "logits":
         assert torch.equal(logits, taps[RELEASE])
     if kind == "codebook":
         assert len({tuple(row.tolist()) for row in taps[RELEASE].flatten(1)}) <= 9
-        logits.sum().backward()
-        assert network.channel.codes.grad is not None
-        assert any(parameter.grad is not None for parameter in network.backbone.stem.parameters())
+    if kind == "quantised":
+        assert torch.equal(taps[RELEASE] * 2**8, (taps[RELEASE] * 2**8).round())
+        assert 0 < (taps[RELEASE] - taps[CENTRE]).abs().max() <= 2**-9
+    if kind == "plain":
+        assert torch.equal(taps[RELEASE], taps[CENTRE])
+    (logits * torch.randn(logits.shape)).sum().backward()
+    for parameter in (*network.backbone.stem.parameters(), *network.channel.parameters()):
+        assert parameter.grad is not None
+        assert parameter.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("numbers", [3, 100])
+def test_what_follows_a_narrow_tap_has_its_rank_and_the_size_that_it_expects(numbers: int) -> None:
+    """100 are more than the tap's channels, of which half have a mean of their own far from 0."""
+    images = (
+        torch.randn(150, 64, 6, 4, generator=torch.Generator().manual_seed(0))
+        + 50 * (torch.arange(64) % 2)[:, None, None]
+    )
+    channel = build_channel(ChannelSpec("plain", "layer1", norm=8.0, numbers=numbers), (64, 6, 4))
+    bounded = channel.bound(images)
+    assert bounded.norm(dim=1).mean().item() == pytest.approx(4, rel=0.15)
+    decoded = channel.decode(channel(bounded))
+    assert decoded.shape == images.shape
+    assert decoded.std().item() == pytest.approx(1, rel=0.15)
+    assert torch.linalg.matrix_rank(torch.cov(decoded.flatten(1).T), rtol=1e-5) == numbers
+
+
+def test_a_channel_without_numbers_draws_nothing_and_has_no_layers() -> None:
+    networks = []
+    for channel in (NO_CHANNEL, NOISE, ChannelSpec("plain", "layer3"), ChannelSpec("plain", "layer3", numbers=4)):
+        torch.manual_seed(0)
+        networks.append(build_network(NetworkSpec(image_size=64, channel=channel)))
+    first, *others, narrow = (network.state_dict() for network in networks)
+    assert all(other.keys() == first.keys() for other in others)
+    assert {name.split(".")[1] for name in narrow.keys() - first.keys()} == {"encoder", "decoder"}
+    for other in (*others, narrow):
+        assert all(torch.equal(tensor, other[name]) for name, tensor in first.items())
 
 
 def test_a_specification_survives_as_plain_values() -> None:
@@ -61,16 +97,74 @@ def test_a_specification_survives_as_plain_values() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"kind": "fog"}, "accepted: none, noise, codebook"),
+        ({"kind": "fog"}, "accepted: none, noise, codebook, plain, quantised"),
         ({"kind": "noise", "sigma": 0.0}, "accepted: above 0"),
         ({"kind": "noise", "norm": math.nan}, "accepted: above 0"),
         ({"kind": "codebook", "codes": 1}, "accepted: 2 to 4096"),
+        ({"kind": "noise", "numbers": 513, "at": "arm"}, "numbers 513 is not accepted; accepted: 0 to 512"),
+        ({"kind": "noise", "numbers": 4.5, "at": "arm"}, "numbers 4.5 is not accepted"),
+        ({"kind": "noise", "numbers": 4}, "numbers 4 is not accepted at logits"),
+        (
+            {"kind": "noise", "at": "arm", "erase": ["gender"]},
+            "erase gender is not accepted .* noise at arm, numbers 0",
+        ),
+        ({"erase": ["gender"]}, "erase gender is not accepted with channel.kind none"),
+        ({"kind": "quantised", "step": 0}, "channel.step 0 is not accepted; accepted: above 0"),
         ({"kind": "noise", "at": "image"}, "accepted: layer1, .*, arm, logits"),
     ],
 )
 def test_a_channel_that_cannot_be_is_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         NetworkSpec(channel=values)  # type: ignore[arg-type]
+
+
+def test_an_erasure_that_is_not_fitted_changes_nothing_and_one_that_is_not_asked_for_is_not_there() -> None:
+    spec = NetworkSpec(image_size=64, channel=ChannelSpec("plain", "layer3", numbers=4))
+    plain = build_network(spec).eval()
+    erasing = with_channel(plain, ChannelSpec("plain", "layer3", numbers=4, erase=["gender"])).eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(plain(IMAGES)[0], erasing(IMAGES)[0])
+    added = erasing.state_dict().keys() - plain.state_dict().keys()
+    assert added == {"channel.erasure.matrix", "channel.erasure.offset"}
+
+
+def test_leace_is_its_papers_projection_and_leaves_nothing_to_linear_regression() -> None:
+    """Of mean-free numbers, as logits are, in batches; a third of one attribute's labels is unknown."""
+    rng, classes = np.random.default_rng(0), (2, 3)
+    labels = [rng.integers(count, size=500) for count in classes]
+    labels[1][::3] = -1
+    numbers = rng.standard_normal((500, 9)) @ rng.standard_normal((9, 9)) + 5
+    numbers[:, 0] += 3 * labels[0]
+    numbers[:, 1] -= 2 * labels[1]
+    numbers -= numbers.mean(axis=1, keepdims=True)
+    batches = zip(np.split(numbers, 5), *(np.split(each, 5) for each in labels), strict=True)
+    total = sum(moments(torch.tensor(x), [torch.tensor(each) for each in rest], classes) for x, *rest in batches)
+    assert isinstance(total, Tensor)
+    matrix, offset = (each.numpy() for each in leace(total, classes))
+
+    values, vectors = np.linalg.eigh(np.cov(numbers.T, bias=True))
+    values[0], scales = 1, np.sqrt(np.abs(values)) * (np.arange(9) > 0)
+    whiten, restore = (
+        (vectors * np.divide(1, scales, where=scales > 0, out=scales.copy())) @ vectors.T,
+        (vectors * scales) @ vectors.T,
+    )
+    one_hot = [np.eye(count)[each[each >= 0]] for each, count in zip(labels, classes, strict=True)]
+    known = [numbers[each >= 0] for each in labels]
+    shared = np.hstack([(x - x.mean(0)).T @ (z - z.mean(0)) / len(x) for x, z in zip(known, one_hot, strict=True)])
+    left, sizes, _ = np.linalg.svd(whiten @ shared)
+    left = left[:, : (sizes > 1e-9).sum()]
+    assert left.shape[1] == 1 + 2
+    expected = np.eye(9) - restore @ left @ left.T @ whiten
+    np.testing.assert_allclose(matrix, expected, atol=1e-9)
+    np.testing.assert_allclose(numbers.mean(0) @ matrix.T + offset, numbers.mean(0), atol=1e-9)
+
+    def explained(x: np.ndarray, z: np.ndarray) -> float:
+        x, z = x - x.mean(0), z - z.mean(0)
+        return float(1 - ((z - x @ np.linalg.lstsq(x, z, rcond=1e-6)[0]) ** 2).sum() / (z**2).sum())
+
+    for x, z in zip(known, one_hot, strict=True):
+        assert explained(x, z) > 0.1
+        assert abs(explained(x @ matrix.T + offset, z)) < 1e-9
 
 
 def by_hand(releases: Tensor, centres: Tensor, labels: Tensor, sigma: float, classes: int) -> float:
@@ -148,10 +242,20 @@ def test_a_queue_holds_the_newest_pictures_of_training_only() -> None:
     assert term.queue.labels.tolist() == [0, 1, 0, 1, 0, 1]
 
 
-@pytest.mark.parametrize("kind", ["none", "codebook"])
-def test_a_mixture_without_noise_is_refused(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "shape", "accepted"),
+    [
+        ("noise", (7,), True), ("plain", (16,), True), ("quantised", (7,), True), ("plain", (17,), False),
+        ("plain", (4, 2, 2), False), ("none", (7,), False), ("codebook", (7,), False),
+    ],
+)  # fmt: skip
+def test_a_mixture_is_of_few_numbers_that_are_no_codes(kind: str, shape: tuple[int, ...], accepted: bool) -> None:
     (spec,) = parse_terms([{"at": "release-gender", "objective": "mixture"}])
-    with pytest.raises(ModelError, match=r"accepted: at the tap release, with channel\.kind noise"):
-        spec.build(context(ChannelSpec(kind)))  # type: ignore[arg-type]
+    channel = ChannelSpec(kind)  # type: ignore[arg-type]
+    if accepted:
+        spec.build(context(channel, shape))
+    else:
+        with pytest.raises(ModelError, match=r"accepted: at the tap release, with channel\.kind noise, plain, quantis"):
+            spec.build(context(channel, shape))
     with pytest.raises(ModelError, match="accepted: release-gender"):
         parse_terms([{"at": "backbone-gender", "objective": "mixture"}])

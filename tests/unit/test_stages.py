@@ -9,7 +9,7 @@ from dist_cases import tiny
 from safetensors.torch import save_file
 
 from privatenet.distributed import checkpoint
-from privatenet.distributed.config import Config
+from privatenet.distributed.config import Config, ProtectConfig
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import ALONE
@@ -18,6 +18,7 @@ from privatenet.distributed.stages.private import plan_private
 from privatenet.distributed.stages.target import plan_target
 from privatenet.models.adversary import ArmAdversary, ImageAdversary
 from privatenet.models.backbones import build_backbone
+from privatenet.models.channel import ChannelSpec
 from privatenet.models.network import build_network
 
 
@@ -72,3 +73,16 @@ def test_a_stage_is_known_by_what_decides_its_result_and_by_nothing_else(config:
         replace(config, data=replace(config.data, validation=0.5)),
     ):
         assert plan_target(changed, faces, ALONE).identity != identity
+
+
+def test_a_channels_newer_settings_count_only_where_they_are_used(config: Config) -> None:
+    faces = with_finished_target(config)
+    config = replace(config, protect=ProtectConfig([{"at": "backbone-gender", "objective": "hsic"}]))
+    before = {"kind": "none", "at": "logits", "norm": 12.0, "sigma": 1.0, "codes": 8}
+    assert plan_private(config, faces, ALONE).identity["channel"] == before
+    with pytest.raises(ConfigError, match=r"channel\.erase: 'hat' is no private attribute: accepted are gender"):
+        plan_private(replace(config, channel=ChannelSpec("plain", erase=["hat"])), faces, ALONE)
+    narrow = replace(config, channel=ChannelSpec("plain", "layer3", numbers=4))
+    assert plan_private(narrow, faces, ALONE).identity["channel"] == {
+        **before, "kind": "plain", "at": "layer3", "numbers": 4
+    }  # fmt: skip

@@ -61,7 +61,8 @@ def test_a_point_becomes_settings_whose_pairs_share_a_weight_of_one() -> None:
     assert changed.protect.specs == Config().protect.specs
     check_config(config)
     noisy = replace(Config(), channel=ChannelSpec("noise", sigma=2.0))
-    assert settings({"norm": 20.0}, noisy).channel == ChannelSpec("noise", norm=20.0, sigma=2.0)
+    point = {"norm": 20.0, "at": "layer3", "numbers": 4}
+    assert settings(point, noisy).channel == ChannelSpec("noise", "layer3", norm=20.0, sigma=2.0, numbers=4)
 
 
 def test_optuna_chooses_points_that_can_be_run_and_a_prior_only_for_confusion() -> None:
@@ -77,6 +78,31 @@ def test_optuna_chooses_points_that_can_be_run_and_a_prior_only_for_confusion() 
     for name, values in dimensions(WIDE).items():
         if isinstance(values, list):
             assert {point[name] for point in seen if name in point} == set(values)
+
+
+def test_settings_of_the_channel_are_chosen_as_they_are_written(tiny_config: Path) -> None:
+    from privatenet.launch.commands.sweep import read
+
+    written = (
+        "{norm: {low: 6, high: 24}, sigma: [0.5, 1], numbers: {low: 2, high: 16, log: true}, at: [layer3, layer4]}"
+    )
+    config, space, search, *_ = read(
+        ["--config", str(tiny_config), "--channel.kind", "noise", "--channel.at", "layer2", "--space.channel", written]
+    )
+    check_space(space, search, config, RAFDB_SCHEMA)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    points = []
+    for _ in range(30):
+        trial = study.ask()
+        suggest(space, config, trial)
+        points.append(trial.params)
+    channels = [settings(point, config).channel for point in points]
+    assert {channel.at for channel in channels} == {"layer3", "layer4"}
+    assert {channel.sigma for channel in channels} == {0.5, 1}
+    assert all(isinstance(channel.numbers, int) and 2 <= channel.numbers <= 16 for channel in channels)
+    assert all(6 <= channel.norm <= 24 for channel in channels)
+    assert len({channel.norm for channel in channels}) == 30
+    assert describe({"norm": 8.1234, "numbers": 4, "at": "layer3"}) == "norm 8.12, numbers 4, at layer3"
 
 
 def test_a_grid_holds_every_combination_that_means_something_once() -> None:
@@ -115,8 +141,6 @@ def test_a_point_is_told_in_a_few_words() -> None:
         ({"lambda_": [0.5, 0.5]}, "space.lambda names a value twice"),
         ({"lr": Range(0.0, 1.0, log=True)}, "space.lr: low is 0"),
         ({"lr": [0.0]}, "space.lr: 0 is not accepted"),
-        ({"norm": [0.0]}, "space.norm: 0 is not accepted"),
-        ({"norm": [8.0, 16.0]}, "space.norm: without noise it means nothing"),
         ({"taps": ["backbone+elbow"]}, "space.taps: 'elbow' is not accepted: they are layer1"),
         ({"attributes": ["emotion"]}, "space.attributes: 'emotion' is not accepted: they are gender"),
         ({"objective": ["magic"]}, "space.objective: 'magic'"),
@@ -131,6 +155,25 @@ def test_a_point_is_told_in_a_few_words() -> None:
 def test_an_impossible_space_names_its_key(space: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_space(SpaceConfig(**space), SearchConfig(), Config(), RAFDB_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("kind", "channel", "message"),
+    [
+        ("none", {"norm": [8, 16]}, "space.channel.norm: means nothing with channel.kind none; accepted: none"),
+        ("noise", {"step": [1, 2]}, "space.channel.step: means nothing with channel.kind noise; accepted: at, "),
+        ("noise", {"kind": ["noise", "plain"]}, "space.channel.kind: means nothing"),
+        ("noise", {"norm": [0.0, 1.0]}, "space.channel.norm 0.0 is not accepted; accepted: above 0"),
+        ("noise", {"norm": []}, "space.channel.norm is empty"),
+        ("noise", {"at": ["layer3"], "numbers": Range(2.5, 8)}, "space.channel.numbers 2.5 is not accepted"),
+        ("noise", {"at": ["layer3", "logits"], "numbers": [2, 8]}, "space.channel.numbers 2 is not accepted at logits"),
+        ("noise", {"at": ["elbow"]}, "space.channel.at 'elbow' is unknown; accepted: layer1"),
+    ],
+)  # fmt: skip
+def test_an_impossible_setting_of_the_channel_is_refused(kind: Any, channel: dict[str, Any], message: str) -> None:
+    config = replace(Config(), channel=ChannelSpec(kind))
+    with pytest.raises(ConfigError, match=message):
+        check_space(SpaceConfig(channel=channel), SearchConfig(), config, RAFDB_SCHEMA)
 
 
 @pytest.mark.parametrize(
