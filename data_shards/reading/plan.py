@@ -141,6 +141,8 @@ def validation_mask(
     missing = Counter({value: min(round(fraction * size), size - 1) for value, size in training.items()})
     mask = np.zeros(len(names), dtype=np.bool_)
     for key in sorted(rows_of, key=lambda key: hashlib.sha256((salt + key).encode()).digest()):
+        if max(missing.values()) <= 0:  # nobody brings a class nearer any more
+            break
         counts = Counter([labels[row] for row in rows_of[key]])
         nearer = sum([abs(missing[value] - count) - abs(missing[value]) for value, count in counts.items()]) < 0
         if nearer and all(count < training[value] for value, count in counts.items()):
