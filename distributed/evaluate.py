@@ -71,8 +71,8 @@ def probe_terms(task: Task, subset: Subset, config: Config, faces: Faces, ranks:
     for spec in task.specs:
         batches = [batch[spec.name] for share in shares for batch in share[1]]
         features, labels = (torch.cat(values)[order] for values in zip(*batches, strict=True))
-        classes = len(faces.schema.attribute(spec.pair.attribute).classes)
-        explained[spec.name] = explained_variance(features, labels, classes)
+        classes, known = len(faces.schema.attribute(spec.pair.attribute).classes), labels >= 0
+        explained[spec.name] = explained_variance(features[known], labels[known], classes)
     return explained
 
 

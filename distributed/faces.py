@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.reading.batches import Batch, evaluation_batches
 from privatenet.data_shards.reading.cache import Pictures, open_pictures
 from privatenet.data_shards.reading.config import DataConfig
-from privatenet.data_shards.reading.plan import Rows, evaluation_rows, known_rows, validation_mask
+from privatenet.data_shards.reading.plan import Rows, evaluation_rows, known_rows, protecting_rows, validation_mask
 from privatenet.data_shards.shards.manifest import Manifest, Split, load_manifest, open_split
 from privatenet.data_shards.shards.remote import local_copy
 from privatenet.data_shards.shards.verify import check_sums
@@ -44,20 +45,23 @@ class Faces:
         self.schema: Schema = self.manifest.schema
         self.fingerprint: str = self.manifest.fingerprint
         self.train, self.test = open_split(folder, "train"), open_split(folder, "test")
-        target = self.train.labels[:, self.schema.names.index(self.schema.target)]
-        self.held_out = validation_mask(self.train.names, target, config.validation, persons=self.train.persons)
-        if config.validation and not self.held_out.any():
+        targets = self._train_labels(self.schema.target)[:, 0]
+        self.held_out = validation_mask(self.train.names, targets, config.validation, persons=self.train.persons)
+        if config.validation and not (targets[self.held_out] >= 0).any():
             raise DataError(
                 f"{config.shards}: data.validation {config.validation} leaves no sample to choose the best model on"
             )
 
-    def training(self, attributes: Sequence[str]) -> Subset:
-        """Samples of the training split to learn from, in which all `attributes` are known."""
-        return Subset(self.train, self._train_pictures, self._rows(self.train, attributes, ~self.held_out))
+    def training(self, attributes: Sequence[str], protecting: bool = False) -> Subset:
+        """Samples of the training split to learn from, in which all `attributes` are known.
 
-    def validation(self, attributes: Sequence[str]) -> Subset:
-        """Samples of the training split that no stage learns from, in which all `attributes` are known."""
-        return Subset(self.train, self._train_pictures, self._rows(self.train, attributes, self.held_out))
+        For `protecting` the attributes: in which the target is known, too, or else any of the attributes.
+        """
+        return Subset(self.train, self._train_pictures, self._train_rows(attributes, protecting, ~self.held_out))
+
+    def validation(self, attributes: Sequence[str], protecting: bool = False) -> Subset:
+        """Samples of the training split that no stage learns from, chosen as those of `training`."""
+        return Subset(self.train, self._train_pictures, self._train_rows(attributes, protecting, self.held_out))
 
     def testing(self) -> Subset:
         """The whole test split."""
@@ -80,11 +84,16 @@ class Faces:
         counts = np.bincount(labels[labels >= 0], minlength=len(self.schema.attribute(attribute).classes))
         return torch.from_numpy(counts / counts.sum()).float()
 
-    def _rows(self, split: Split, attributes: Sequence[str], mask: np.ndarray) -> Rows:
-        columns = [self.schema.names.index(self.schema.attribute(name).name) for name in attributes]
-        known = known_rows(split.labels[:, columns])
-        rows: Rows = known[mask[known]]
+    def _train_rows(self, attributes: Sequence[str], protecting: bool, mask: np.ndarray) -> Rows:
+        labels, targets = self._train_labels(*attributes), self._train_labels(self.schema.target)[:, 0]
+        chosen = protecting_rows(targets, labels) if protecting else known_rows(labels)
+        rows: Rows = chosen[mask[chosen]]
         return rows
+
+    def _train_labels(self, *attributes: str) -> npt.NDArray[np.int64]:
+        """Of the training split, int64 [N, A]."""
+        columns = [self.schema.names.index(self.schema.attribute(name).name) for name in attributes]
+        return self.train.labels[:, columns]
 
     @cached_property
     def _train_pictures(self) -> Pictures:

@@ -16,7 +16,7 @@ from privatenet.models.errors import ModelError
 from privatenet.models.freeze import freeze
 from privatenet.models.network import Network, check_tap
 from privatenet.models.objectives.registry import TermSpec
-from privatenet.models.objectives.term import Term
+from privatenet.models.objectives.term import Gather, Term
 
 
 class TargetTask(nn.Module):
@@ -99,6 +99,7 @@ class PrivateTask(nn.Module):
         self.target = target
         self.lambda_ = lambda_
         self.criterion = nn.CrossEntropyLoss(class_weights, ignore_index=-1, label_smoothing=label_smoothing)
+        self.gather = Gather()
         with_adversary = [spec.pair for spec, term in terms.items() if term.adversary is not None]
         self.heads = {target: target, **{pair.name: pair.attribute for pair in with_adversary}}
         self.observations: dict[str, Tensor] = {}
@@ -131,8 +132,14 @@ class PrivateTask(nn.Module):
         return answers
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Over the samples whose target is known (-1 is unknown), 0 where there are none: a mean of nothing is NaN."""
-        return torch.where((targets >= 0).any(), self.criterion(logits, targets), 0 * logits.sum())
+        """Over the samples whose target is known (-1 is unknown), 0 where there are none: a mean of nothing is NaN.
+
+        Averaged over ranks, as losses are, it is the mean over the global batch: each rank counts by its known samples.
+        """
+        known = targets >= 0
+        everywhere: Tensor = self.gather(known)
+        weight = known.sum() * len(everywhere) / (len(known) * everywhere.sum().clamp(min=1))
+        return weight * torch.where(known.any(), self.criterion(logits, targets), 0 * logits.sum())
 
     def _observe(self, taps: Mapping[str, Tensor]) -> None:
         self.observations = {spec.name: taps[spec.pair.tap].detach() for spec in self.specs}

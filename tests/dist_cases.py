@@ -44,7 +44,7 @@ from privatenet.models.channel import CENTRE, ChannelSpec
 from privatenet.models.network import NetworkSpec, build_network
 from privatenet.models.objectives.registry import OBJECTIVES, option_names, parse_terms
 from privatenet.models.objectives.term import Term, TermContext
-from privatenet.models.tasks import AdversaryTask, TargetTask, Task
+from privatenet.models.tasks import AdversaryTask, PrivateTask, TargetTask, Task
 
 BATCH = 16
 # Small: a fresh network's first large steps are chaotic, and rounding alone then grows tenfold at every step.
@@ -209,10 +209,34 @@ def fail_on(ranks: Ranks, verb: str, failing: int) -> str:
 
 def learn_by_each_objective(ranks: Ranks) -> dict[str, Any]:
     """For every objective, gradients of a layer after two batches of sixteen pictures, of which each rank has its
-    share; and those of its adversary by its own loss, where it has one. One label is unknown."""
+    share; and those of its adversary by its own loss, where it has one. One label is unknown. Beside them that of the
+    cross-entropy of a task."""
     forms = [{"objective": name, "given": "none"} for name in OBJECTIVES]
     forms += [{"objective": name, "given": "target"} for name in OBJECTIVES if "given" in option_names(name)]
-    return {"-".join(form.values()): _learn_by(ranks, form) for form in forms}
+    return {"-".join(form.values()): _learn_by(ranks, form) for form in forms} | {
+        "cross_entropy": _learn_few_targets(ranks)
+    }
+
+
+def _learn_few_targets(ranks: Ranks) -> list[Any]:
+    """The gradient of the first layer by the private task's cross-entropy on sixteen pictures, nine of a known target:
+    two of the first half, and none of the first quarter."""
+    torch.manual_seed(1)
+    network, (spec,) = (
+        build_network(NetworkSpec(image_size=64)),
+        parse_terms([{"at": "arm-gender", "objective": "hsic"}]),
+    )
+    term = spec.build(TermContext(network.tap_shapes["arm"], torch.tensor([0.5, 0.5]), None, nn.Identity, 7))
+    task = gather_batches(PrivateTask(network, {spec: term}, "emotion", 0.0, label_smoothing=0.1)).eval()
+    chance, numbers = torch.Generator().manual_seed(1), torch.arange(16)
+    images = torch.randn(16, 3, 64, 64, generator=chance)
+    labels = {"emotion": torch.where((numbers < 6) | (numbers == 9), -1, numbers % 7), "gender": numbers % 2}
+    share = slice(ranks.rank * 16 // ranks.world_size, (ranks.rank + 1) * 16 // ranks.world_size)
+    task(images[share], {name: values[share] for name, values in labels.items()})["loss"].backward()
+    gradient = next(network.parameters()).grad
+    assert gradient is not None
+    dist.all_reduce(gradient)
+    return [gradient.numpy() / ranks.world_size]
 
 
 def _learn_by(ranks: Ranks, form: dict[str, Any]) -> list[Any]:

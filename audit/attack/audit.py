@@ -57,7 +57,7 @@ def audit(
         people = people_of(faces, config.attributes, source)
         described = _judge_networks(networks, attacked, config)
         (split,) = training_split(faces)
-        controls = [target_label_control(attribute, config, faces, split) for attribute in config.attributes]
+        floors = [target_label_control(attribute, config, faces, split) for attribute in config.attributes]
         return Findings(
             version=VERSION,
             package=code_version(),
@@ -66,7 +66,7 @@ def audit(
             fingerprint=faces.fingerprint,
             protocol=_protocol(config, faces, folds, engine, ranks, time.monotonic() - began),
             networks=described,
-            controls=(*controls, *adversary_controls(config, source)),
+            controls=(*filter(None, floors), *adversary_controls(config, source)),
             config=source.state["config"],
             certificates=certificate_rows(releases, people, config.confidence, CertifyConfig.draws)[0],
         )

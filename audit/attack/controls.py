@@ -11,10 +11,16 @@ from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.faces import Faces
 
 
-def target_label_control(attribute: str, config: AuditConfig, faces: Faces, split: AttackSplit) -> Control:
-    """What the true target label alone tells: the most frequent class among the fitting samples of that label."""
+def target_label_control(attribute: str, config: AuditConfig, faces: Faces, split: AttackSplit) -> Control | None:
+    """What the true target label alone tells: the most frequent class among the fitting samples of that label.
+
+    None where there are no samples to fit on or to judge on whose target and attribute are both known.
+    """
     targets = labels_of(faces, faces.schema.target)
-    subset, labels = labelled_split(split, faces, attribute)
+    with_target, _ = labelled_split(split, faces, faces.schema.target)
+    subset, labels = labelled_split(with_target, faces, attribute)
+    if not len(labels.fitting) or not len(labels.testing):
+        return None
     fitting_targets, testing_targets = targets[subset.fitting], targets[subset.testing]
     overall = int(np.bincount(labels.fitting).argmax())
     most_frequent = {

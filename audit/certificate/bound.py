@@ -14,6 +14,7 @@ Balanced form (mean recall over classes): the same with W_j = 1 / (classes peopl
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -77,12 +78,13 @@ def certify_codes(codes: Indices, labels: Indices, persons: Indices | None, conf
     `labels` are int64 [N] from 0; `persons` int64 [N], -1 where unknown; None: all are. Raises `AuditError` for unknown
     labels and fewer than 20 people.
     """
-    code = np.unique(codes, return_inverse=True)[1]
+    return _certify(partial(_code_accuracy, codes, labels), labels, persons, confidence, "codes")
 
-    def accuracy(weights: Numbers) -> float:
-        return float(_table(code, labels, weights).max(axis=1).sum())
 
-    return _certify(accuracy, labels, persons, confidence, "codes")
+def code_accuracy(codes: Indices, labels: Indices, persons: Indices | None) -> float:
+    """How often the best guess from a code alone, int64 [N], is right of these very people, each alike in weight."""
+    known = np.full(len(labels), -1) if persons is None else persons
+    return _code_accuracy(codes, labels, _alike(_people(known)))
 
 
 def certify_gaussian(
@@ -145,7 +147,7 @@ def _certify(
         spread = float((np.bincount(person, weights) ** 2).sum()) + (1 / draws if draws else 0.0)
         return accuracy(weights), math.sqrt(-math.log(1 - confidence) / 2 * spread)
 
-    alike = 1 / (people * np.bincount(person)[person])
+    alike = _alike(person)
     estimate, slack = bound(alike)
     home = _home(labels, person)
     balanced = min(1.0, sum(bound(_balanced_weights(labels, person, home))))
@@ -174,6 +176,13 @@ def _people(persons: Indices) -> Indices:
     return numbers
 
 
+def _alike(person: Indices) -> Numbers:
+    """Weights [N] of pictures that sum to 1, every one of the persons 0 to P - 1 alike."""
+    pictures = np.bincount(person)
+    weights: Numbers = 1 / (len(pictures) * pictures[person])
+    return weights
+
+
 def _home(labels: Indices, person: Indices) -> Indices:
     """Each person's class: that of most of their pictures, the lower one of two equals."""
     home: Indices = _table(person, labels, np.ones(len(labels))).argmax(axis=1)
@@ -192,6 +201,11 @@ def _table(rows: Indices, labels: Indices, weights: Numbers) -> Numbers:
     """Sum of weights [N] in each of [rows, classes]."""
     shape = (rows.max() + 1, labels.max() + 1)
     return np.bincount(np.ravel_multi_index((rows, labels), shape), weights, minlength=math.prod(shape)).reshape(shape)
+
+
+def _code_accuracy(codes: Indices, labels: Indices, weights: Numbers) -> float:
+    code = np.unique(codes, return_inverse=True)[1]
+    return float(_table(code, labels, weights).max(axis=1).sum())
 
 
 def _mixture_accuracy(centres: Numbers, labels: Indices, weights: Numbers, draws: int, seed: int) -> float:

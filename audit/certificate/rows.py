@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from privatenet.audit.certificate.bound import Certificate, Indices, certify_codes, certify_gaussian
+from privatenet.audit.certificate.bound import Certificate, Indices, certify_codes, certify_gaussian, code_accuracy
 from privatenet.audit.errors import AuditError
 
 SEED = 20_261
@@ -30,8 +30,8 @@ class Release:
 
 @dataclass(frozen=True)
 class People:
-    """Who is in N pictures: labels, int64 [N], -1 where unknown, by private attribute; the target's labels, None where
-    there are none; `persons` as in a split; and bool [N], False where a stage has learnt from the person."""
+    """Who is in N pictures: labels, int64 [N], -1 where unknown, by private attribute; the target's labels, alike, None
+    where there are none; `persons` as in a split; and bool [N], False where a stage has learnt from the person."""
 
     labels: Mapping[str, Indices]
     targets: Indices | None
@@ -46,8 +46,8 @@ class CertificateRow:
     Args:
         attribute: The private attribute.
         deployment: split (what the channel sends) or output (the predicted label alone).
-        floor: Accuracy of the best guess from the true target label, on the same people, each alike in weight; None
-            where the pictures have no target label.
+        floor: Accuracy of the best guess from the true target label, on those of the pictures that have one, each
+            person alike in weight; None where none has.
         left_out: Pictures whose label is unknown, or of a person whom a stage has learnt from.
         certificate: The bound, and what it rests on.
     """
@@ -83,9 +83,7 @@ def _attribute_rows(
 ) -> Iterator[CertificateRow]:
     chosen = people.fresh & (people.labels[attribute] >= 0)
     labels, persons = people.labels[attribute][chosen], None if people.persons is None else people.persons[chosen]
-    floor = None
-    if people.targets is not None:
-        floor = certify_codes(people.targets[chosen], labels, persons, confidence).estimate
+    floor = _floor(attribute, people, chosen)
     for release in releases:
         values = release.values[chosen]
         if release.sigma:
@@ -94,3 +92,14 @@ def _attribute_rows(
         else:
             certificate = certify_codes(values.astype(np.int64), labels, persons, confidence)
         yield CertificateRow(attribute, release.deployment, floor, int((~chosen).sum()), certificate)
+
+
+def _floor(attribute: str, people: People, chosen: npt.NDArray[np.bool_]) -> float | None:
+    """What the true target label alone gives away of the `chosen` pictures, where it is known."""
+    if people.targets is None:
+        return None
+    labelled = chosen & (people.targets >= 0)
+    persons = None if people.persons is None else people.persons[labelled]
+    return (
+        code_accuracy(people.targets[labelled], people.labels[attribute][labelled], persons) if labelled.any() else None
+    )

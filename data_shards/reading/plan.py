@@ -118,6 +118,13 @@ def known_rows(labels: npt.NDArray[np.int64]) -> Rows:
     return np.flatnonzero((labels >= 0).all(axis=1)).astype(np.int64)
 
 
+def protecting_rows(targets: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Rows:
+    """Rows that serve to protect the attributes of `labels` [N, A]: where the target is known (`targets` [N]), those
+    in which every attribute is known, too; elsewhere, for nothing but the protection, those in which any is."""
+    known = labels >= 0
+    return np.flatnonzero(np.where(targets >= 0, known.all(axis=1), known.any(axis=1))).astype(np.int64)
+
+
 def validation_mask(
     names: Sequence[str],
     classes: npt.NDArray[np.int64],
@@ -141,6 +148,8 @@ def validation_mask(
     missing = Counter({value: min(round(fraction * size), size - 1) for value, size in training.items()})
     mask = np.zeros(len(names), dtype=np.bool_)
     for key in sorted(rows_of, key=lambda key: hashlib.sha256((salt + key).encode()).digest()):
+        if max(missing.values()) <= 0:  # nobody brings a class nearer any more
+            break
         counts = Counter([labels[row] for row in rows_of[key]])
         nearer = sum([abs(missing[value] - count) - abs(missing[value]) for value, count in counts.items()]) < 0
         if nearer and all(count < training[value] for value, count in counts.items()):

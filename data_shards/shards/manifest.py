@@ -1,7 +1,7 @@
 """A sharded data set's table of contents: `manifest.json`, and beside each shard the index of its samples.
 
     manifest.json       schema, picture size, and for each shard its name, samples, bytes, sha256 and class counts
-    train-000000.tar    WebDataset: <name>.jpg or .png, and <name>.json (class index by attribute, -1 for unsure)
+    train-000000.tar    WebDataset: <name>.jpg or .png, and <name>.json (class index by attribute, -1 for unknown)
     train-000000.json   where each picture's bytes lie in the tar, so that any sample is one read away, and its labels
 
 Where the source knows who is in a picture, the manifest has `persons` true, and among a sample's labels is `person`: a
@@ -32,7 +32,7 @@ _SHARD = re.compile(r"[a-z0-9_]+-\d{6,}\.tar")
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar: its file name, size and sums, and per attribute the samples of each class (unsure left out)."""
+    """One tar: its file name, size and sums, and per attribute the samples of each class (unknown left out)."""
 
     name: str
     samples: int
@@ -85,14 +85,17 @@ class Manifest:
         return self.splits[split]
 
     def class_counts(self, split: str) -> dict[str, dict[str, int]]:
-        """Per attribute the number of samples by class name, and last `unsure` where the schema knows it."""
+        """Per attribute the number of samples by class name, and last `unsure` where the schema or any split has it."""
         counts: dict[str, dict[str, int]] = {}
         for attribute in self.schema.attributes:
             columns = zip(*(shard.class_counts[attribute.name] for shard in self.shards(split)), strict=True)
             counts[attribute.name] = dict(zip(attribute.classes, map(sum, columns), strict=True))
-            if attribute.unsure is not None:
-                counts[attribute.name]["unsure"] = self.num_samples(split) - sum(counts[attribute.name].values())
+            if attribute.unsure is not None or any(self._num_unsure(name, attribute.name) for name in self.splits):
+                counts[attribute.name]["unsure"] = self._num_unsure(split, attribute.name)
         return counts
+
+    def _num_unsure(self, split: str, attribute: str) -> int:
+        return sum(shard.samples - sum(shard.class_counts[attribute]) for shard in self.shards(split))
 
     def save(self, directory: Path) -> None:
         """Write `manifest.json`, whole or not at all."""

@@ -89,6 +89,14 @@ def check_records(records: Sequence[Record], schema: Schema) -> None:
                 f"sample '{record.name}' has labels {record.labels}, accepted: a class index or {UNSURE} for each of "
                 f"{', '.join(schema.names)}"
             )
+    column = schema.names.index(schema.target)
+    for split in ("train", "test"):
+        targets = {record.labels[column] for record in records if record.split == split}
+        if targets == {UNSURE}:
+            raise DataError(
+                f"data set '{schema.name}': no sample of split '{split}' has a known '{schema.target}', the target, "
+                "accepted: at least one, or another attribute as the target"
+            )
 
 
 def check_pictures(root: Path, records: Iterable[Record]) -> None:

@@ -11,7 +11,7 @@ import yaml
 from privatenet.data_shards.errors import DataError
 
 UNSURE = -1
-"""The class index of a sample whose annotators could not tell."""
+"""The class index of a sample whose label is unknown: its annotators could not tell, or were not asked."""
 
 PERSON = "person"
 """What a sample's person stands under, beside its labels; so no attribute can be called that."""

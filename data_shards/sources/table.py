@@ -5,9 +5,9 @@
     faces/bob.png,test,7,0
 
 `path` is relative to the CSV's folder or to a root given besides; `split` is any name, such as train or test; then one
-column per attribute of the schema, its labels as the schema's `classes` write them. A column `name` may tell pictures
-apart whose files are called the same, a column `person` says who is in each (empty: somebody unknown, in no other
-picture); other columns are ignored.
+column per attribute of the schema, its labels as the schema's `classes` write them, or empty where a label is unknown.
+A column `name` may tell pictures apart whose files are called the same, a column `person` says who is in each (empty:
+somebody unknown, in no other picture); other columns are ignored.
 
 A sample is called as its file is, without the ending. What a shard's names cannot hold is written as in a URL, and `%`
 itself too: `1_0.jpg.chip.jpg` becomes `1_0%2Ejpg%2Echip`, and `urllib.parse.unquote` gives back `1_0.jpg.chip`.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.sources.record import UNSAFE, FolderSource, Record, check_pictures
-from privatenet.data_shards.sources.schema import PERSON, Schema
+from privatenet.data_shards.sources.schema import PERSON, UNSURE, Schema
 
 
 def table_source(table: Path, schema: Path, root: Path | None = None) -> FolderSource:
@@ -63,25 +63,30 @@ def _read_records(table: Path, schema: Schema) -> Iterator[Record]:
 
 
 def _record(row: dict[str, str | None], schema: Schema, where: str) -> Record:
-    values = {column: _value(row, column, where) for column in ("path", "split", *schema.names)}
+    path, split, *cells = (_cell(row, column, where) for column in ("path", "split", *schema.names))
     try:
-        labels = tuple(attribute.encode(values[attribute.name]) for attribute in schema.attributes)
+        labels = tuple(
+            attribute.encode(cell) if cell else UNSURE for attribute, cell in zip(schema.attributes, cells, strict=True)
+        )
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     return Record(
-        name=safe_name((row.get("name") or "").strip() or Path(values["path"]).stem),
-        split=values["split"],
+        name=safe_name((row.get("name") or "").strip() or Path(path).stem),
+        split=split,
         labels=labels,
-        location=values["path"],
+        location=path,
         person=(row.get(PERSON) or "").strip() or None,
     )
 
 
-def _value(row: dict[str, str | None], column: str, where: str) -> str:
-    value = (row[column] or "").strip()
-    if not value:
+def _cell(row: dict[str, str | None], column: str, where: str) -> str:
+    """What stands in a column; DataError where the line ends before it, or `path` or `split` is empty."""
+    cell = row[column]
+    if cell is None:
+        raise DataError(f"{where}: ends before the column '{column}'")
+    if not cell.strip() and column in ("path", "split"):
         raise DataError(f"{where}: column '{column}' is empty")
-    return value
+    return cell.strip()
 
 
 def _check_columns(table: Path, columns: Sequence[str], schema: Schema) -> None:

@@ -37,7 +37,7 @@ def plan_private(config: Config, faces: Faces, ranks: Ranks) -> StagePlan:
     known = find_trained(config, faces, ranks, protect.adversaries, "protect.adversaries") if against else None
     if known:
         _check_known(known, start, against)
-    needed = [target, *sorted({spec.pair.attribute for spec in specs})]
+    attributes = sorted({spec.pair.attribute for spec in specs})
 
     def job() -> Job:
         network = with_channel(load_network(start, ranks), config.channel)
@@ -62,7 +62,10 @@ def plan_private(config: Config, faces: Faces, ranks: Ranks) -> StagePlan:
             loss = joint_figure(scores[target].cross_entropy, explained, specs, protect.lambda_)
             return dict.fromkeys(task.trained, -loss)
 
-        return Job(task, rate, faces.training(needed), faces.validation(needed), config.private)
+        return Job(
+            task, rate, faces.training(attributes, protecting=True), faces.validation(attributes, protecting=True),
+            config.private,
+        )  # fmt: skip
 
     parents = {"network": start.hash, **({"adversaries": known.hash} if known else {})}
     return StagePlan(

@@ -110,6 +110,7 @@ def _finish(
         "config": config.to_dict(),
         "schema": faces.schema.to_dict(),
         "spec": asdict(plan.spec),
+        "training_samples": len(job.training.rows),
         "best": best,
         "test": {head: asdict(score) for head, score in tested.items()},
     }

@@ -11,6 +11,12 @@ import pytest
 from forks import on_ranks
 from safetensors.torch import load_file
 
+from privatenet.data_shards.reading.plan import validation_mask
+from privatenet.data_shards.shards.manifest import open_split
+from privatenet.data_shards.shards.writer import build
+from privatenet.data_shards.sources.synthetic import synthetic_source
+from privatenet.data_shards.sources.table import table_source
+
 
 def test_ten_steps_give_the_same_parameters_and_order_on_1_2_and_4_ranks(shards: Path, tmp_path: Path) -> None:
     one, two, four = (on_ranks(n, cases.ten_steps, shards, tmp_path / str(n))[0] for n in (1, 2, 4))
@@ -84,6 +90,38 @@ def test_lower_precision_accumulation_and_zero_train_together_to_finite_figures(
     assert 0.5 < epoch["train/loss"] < 5
     state = json.loads((tmp_path / "target" / "final" / "state.json").read_text())
     assert np.isfinite(state["test"]["emotion"]["cross_entropy"])
+
+
+def test_faces_without_an_emotion_serve_the_private_terms_alone(tmp_path: Path) -> None:
+    """Of 48 training faces 16 have no emotion, of these four no age group, and one nothing."""
+    source, rows = synthetic_source(48, 16, seed=5), ["path,split,emotion,gender,age_group"]
+    for number, record in enumerate(source.records):
+        (tmp_path / f"{record.name}.jpg").write_bytes(source.read(record))
+        labels = [str(label) for label in record.labels]
+        if number % 3 == 0:
+            labels[0] = ""
+            labels[2] = labels[2] if number % 12 else ""
+            labels[1] = labels[1] if number else ""
+        rows.append(",".join([f"{record.name}.jpg", record.split, *labels]))
+    (tmp_path / "faces.csv").write_text("\n".join(rows))
+    (tmp_path / "faces.yaml").write_text(json.dumps(source.schema.to_dict()))
+    build(table_source(tmp_path / "faces.csv", tmp_path / "faces.yaml"), tmp_path / "shards")
+    config = cases.tiny(tmp_path / "shards", tmp_path / "run")
+    terms = [{"at": at, "objective": "hsic"} for at in ("backbone-gender", "arm-age_group")]
+    once = {"target": replace(config.target, epochs=1), "private": replace(config.private, epochs=1)}
+    config = replace(config, **once, protect=replace(config.protect, terms=terms))
+    split = open_split(tmp_path / "shards", "train")
+    mask = validation_mask(split.names, split.labels[:, 0], config.data.validation)
+    learnt = split.labels[~mask]
+    expected = {"target": (learnt[:, 0] >= 0).sum(), "private": (learnt >= 0).any(axis=1).sum()}
+    assert 0 < mask.sum() < expected["target"] < expected["private"]
+    for stage, samples in expected.items():
+        on_ranks(2, cases.run_one_stage, stage, config)
+        state = json.loads((tmp_path / "run" / stage / "final" / "state.json").read_text())
+        assert (state["training_samples"], state["test"]["emotion"]["samples"]) == (samples, 10)
+        epoch, _ = map(json.loads, (tmp_path / "run" / stage / "metrics.jsonl").read_text().splitlines())
+        assert epoch["validation/emotion/samples"] == (split.labels[mask, 0] >= 0).sum()
+        assert np.isfinite(list(epoch.values())).all()
 
 
 def test_all_ranks_end_together_on_bad_input_and_the_first_one_says_why(tiny_config: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -78,6 +79,22 @@ def test_verify_tells_whole_shards_from_damaged_ones_by_its_status(
 
     assert shards.main(build_arguments(table, out)) == 0  # what the message says to do
     assert shards.main(["verify", str(out)]) == 0
+
+
+def test_faces_without_a_target_are_kept_and_counted(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = table.read_text()
+    table.write_text(rows.replace("train,happy", "train,", 2))
+    out = tmp_path / "out"
+    assert shards.main(build_arguments(table, out)) == 0
+    assert re.search(r"unsure\W+0\W+0\.0\W+2\W+22\.2", capsys.readouterr().out)
+    assert load_manifest(out).class_counts("train")["mood"] == {"happy": 1, "sad": 6, "unsure": 2}
+    assert shards.main(["verify", str(out)]) == 0
+    table.write_text(rows.replace("test,happy", "test,"))
+    with pytest.raises(DataError, match="no sample of split 'test' has a known 'mood', the target"):
+        shards.main(build_arguments(table, tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
 
 
 def test_show_draws_the_split_that_was_asked_for(

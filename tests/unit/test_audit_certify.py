@@ -72,6 +72,17 @@ def test_unknown_labels_and_people_whom_the_network_has_learnt_from_are_left_out
     assert (row.left_out, row.certificate.pictures, row.certificate.people) == (200, 200, 100)
 
 
+def test_the_floor_is_of_pictures_whose_target_is_known_however_few() -> None:
+    people = replace(crowd(), labels={"gender": crowd().labels["gender"]})
+    assert people.targets is not None
+    label = Release("output", np.zeros(PICTURES, np.int64))
+    for known, floor in ((np.arange(PICTURES) % 8 < 6, 1.0), (np.arange(PICTURES) < 24, 0.75)):
+        (row,) = rows(replace(people, targets=np.where(known, people.targets, -1)), label)
+        assert (row.floor, row.left_out) == (pytest.approx(floor), 0)
+    (row,) = rows(replace(people, targets=np.full(PICTURES, -1)), label)
+    assert row.floor is None
+
+
 def test_jointly_the_error_is_shared_by_all_bounds() -> None:
     people = replace(crowd(), labels={"gender": crowd().labels["gender"]}, targets=None)
     label = Release("output", np.zeros(PICTURES, np.int64))

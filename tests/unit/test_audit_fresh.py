@@ -14,12 +14,13 @@ from scipy.special import log_softmax
 from scipy.stats import norm
 
 from privatenet.audit.attack import networks
+from privatenet.audit.attack.controls import target_label_control
 from privatenet.audit.attack.features import Features, Key
 from privatenet.audit.attack.findings import Leak
 from privatenet.audit.attack.fleet import Donor, Fleet, attack
 from privatenet.audit.attack.judging import judge_leaks
-from privatenet.audit.attack.measures import SIGNS, Numbers, Resamples, judge
-from privatenet.audit.attack.samples import attack_folds
+from privatenet.audit.attack.measures import SIGNS, Numbers, Resamples, judge, wilson
+from privatenet.audit.attack.samples import attack_folds, training_split
 from privatenet.audit.errors import AuditError
 from privatenet.audit.report.verdict import verdicts
 from privatenet.audit.settings import FACES, FRESH, TRAINING, AuditConfig
@@ -117,6 +118,20 @@ def test_a_fresh_face_is_judged_twice_or_by_attackers_that_know_its_person(valid
         assert min(split.fitting.min(), split.tuning.min()) >= 450, "a stage has learnt from these"
         assert len(split.tuning) == pytest.approx(len(split.fitting) / 3, rel=0.25)
         assert len(split.testing) == pytest.approx(len(judged) / 5, rel=0.25)
+
+
+def test_what_the_target_tells_is_said_of_faces_whose_target_is_known() -> None:
+    """Of those the target is the gender; the others' gender is any."""
+    genders = np.arange(400) // 2 % 2
+    splits = [split_of(name, genders) for name in ("train", "test")]
+    for split in splits:
+        split.labels[:, 0] = np.where(np.arange(400) < 200, genders, -1)
+    faces = faces_of(*splits, 0)
+    control = target_label_control("gender", CONFIG, faces, *training_split(faces))
+    assert control is not None
+    assert control.accuracy == wilson(200, 200)
+    splits[1].labels[:, 0] = -1
+    assert target_label_control("gender", CONFIG, faces, *training_split(faces)) is None
 
 
 def test_too_few_fresh_faces_are_attacked_or_left_out_in_silence(capsys: pytest.CaptureFixture[str]) -> None:

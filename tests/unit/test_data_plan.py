@@ -12,6 +12,7 @@ from privatenet.data_shards.reading.plan import (
     epoch_order,
     evaluation_rows,
     known_rows,
+    protecting_rows,
     validation_mask,
 )
 
@@ -87,6 +88,19 @@ def test_batches_that_cannot_be_cut_evenly_and_too_few_samples_are_refused() -> 
 
 def test_known_rows_leave_out_samples_with_any_unsure_label() -> None:
     assert list(known_rows(np.array([[0, 1], [-1, 1], [2, -1], [3, 0]]))) == [0, 3]
+
+
+def test_samples_without_a_target_serve_where_any_protected_label_is_known_and_others_where_all_are() -> None:
+    labels = np.array([[0, 1], [-1, 1], [2, -1], [-1, -1], [3, 0]])
+    assert list(protecting_rows(np.array([5, 5, -1, -1, -1]), labels)) == [0, 2, 4]
+    known = np.zeros(5, dtype=np.int64)
+    assert np.array_equal(protecting_rows(known, labels), known_rows(np.column_stack([known, labels])))
+
+
+def test_validation_takes_its_share_of_samples_without_a_target_too() -> None:
+    classes = np.array([0] * 100 + [-1] * 50)
+    mask = validation_mask([f"face{number}" for number in range(150)], classes, 0.1)
+    assert [int(mask[classes == value].sum()) for value in (0, -1)] == [10, 5]
 
 
 def test_validation_takes_its_share_of_every_class_whatever_the_order_and_never_a_whole_class() -> None:

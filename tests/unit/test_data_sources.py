@@ -244,6 +244,13 @@ def test_table_persons_are_optional_and_may_be_unknown(table: Path) -> None:
     assert [record.person for record in source.records] == ["Ann A", None]
 
 
+def test_table_labels_may_be_unknown_the_targets_too(table: Path) -> None:
+    edit(table, "train,up,1", "train, ,1")
+    edit(table, "train,down,0", "train,down,")
+    source = table_source(table, table.with_suffix(".yaml"))
+    assert [record.labels for record in source.records] == [(UNSURE, 1), (1, UNSURE), (0, UNSURE)]
+
+
 def test_table_names_that_a_shard_cannot_hold_are_escaped_and_come_back(table: Path) -> None:
     """UTKFace calls its pictures 1_0_2_20170110.jpg.chip.jpg."""
     (table.parent / "in" / "ann.jpg").rename(table.parent / "in" / "1_0.jpg.chip.jpg")
@@ -272,8 +279,8 @@ def test_table_names_that_clash_are_refused_with_both_lines(table: Path) -> None
         ),
         ("up,1", "left,1", r"line 2: label 'left' for 'mood', accepted: up \(happy\), down \(sad\)"),
         ("down,0", "down,7", "line 3: label '7' for 'gender'"),
-        ("down,0", "down,", "line 3: column 'gender' is empty"),
-        ("down,0,", "down", "line 3: column 'gender' is empty"),
+        ("bob.png,train", "bob.png,", "line 3: column 'split' is empty"),
+        ("down,0,", "down", "line 3: ends before the column 'gender'"),
         ("in/bob.png", "in/eve.png", r"in/eve\.png: no such picture$"),
         ('"in/c,d.jpg"', '"in/c,d.jpg"x', "is not CSV"),
     ],
@@ -308,6 +315,8 @@ GOOD = Record("train_1", "train", (0, 0, 0, 0), "1.jpg")
         ([Record("a", "train", (0, 0, 0), "1.jpg")], "accepted: a class index or -1 for each of emotion, gender"),
         ([Record("a", "train", (7, 0, 0, 0), "1.jpg")], r"labels \(7, 0, 0, 0\)"),
         ([Record("a", "train", (0, -2, 0, 0), "1.jpg")], r"labels \(0, -2, 0, 0\)"),
+        ([GOOD, Record("a", "test", (-1, 0, 0, 0), "2.jpg")], "no sample of split 'test' has a known 'emotion'"),
+        ([replace(GOOD, labels=(-1, 0, 0, 0))], "no sample of split 'train' has a known 'emotion', the target"),
     ],
 )
 def test_records_that_cannot_become_shards_are_refused(records: list[Record], message: str) -> None:
