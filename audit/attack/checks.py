@@ -89,10 +89,11 @@ def _check_names(key: str, names: Sequence[str], accepted: Iterable[str]) -> Non
 
 def _check_every_tap_is_attacked(taps: Sequence[str], attackers: Sequence[str], spec: NetworkSpec) -> None:
     for tap in taps:
-        sent = tap in (CENTRE, RELEASE)
+        sent, noisy = tap in (CENTRE, RELEASE), tap == RELEASE and spec.channel.kind == "noise"
         site = spec.channel.at if sent else tap
-        kinds = KINDS["map" if site in Backbone.taps and not (sent and spec.channel.numbers) else "vector"]
-        if not any(set(ATTACKERS[name].kinds) & set(kinds) for name in attackers):
+        kinds = set(KINDS["map" if site in Backbone.taps and not (sent and spec.channel.numbers) else "vector"])
+        kinds -= set() if noisy else {"centres"}
+        if not any(set(ATTACKERS[name].kinds) & kinds for name in attackers):
             raise AuditError(
                 f"attackers: none of {', '.join(attackers)} can look at {tap}: choose other taps or attackers"
             )

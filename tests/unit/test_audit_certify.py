@@ -170,6 +170,19 @@ def test_every_vector_of_a_quantised_release_is_a_code(tmp_path: Path, shards: P
     )
 
 
+@pytest.mark.parametrize(
+    ("channel", "attacker"),
+    [(ChannelSpec("noise", "layer4", numbers=4), "conv"), (ChannelSpec("plain", "layer4", numbers=4), "noise")],
+    ids=["no map is sent", "nothing random is sent"],
+)
+def test_an_audit_whose_attackers_cannot_look_at_the_release_is_refused(
+    channel: ChannelSpec, attacker: str, tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = checkpoint_of(tmp_path, shards, channel)
+    assert cli.main(["audit", str(stage), "--taps", "[release]", "--attackers", f"[{attacker}]"]) == 2
+    assert f"none of {attacker} can look at release" in capsys.readouterr().err
+
+
 def test_other_faces_can_stand_in_for_the_test_split(
     noisy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
