@@ -19,8 +19,8 @@ from privatenet.audit.attack.controls import adversary_controls, target_label_co
 from privatenet.audit.attack.features import Key, extract, network_tap
 from privatenet.audit.attack.findings import VERSION, Findings, Leak, NetworkFindings, Protocol
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
+from privatenet.audit.attack.intervals import Numbers, Resamples
 from privatenet.audit.attack.judging import JudgedLeak, judge_leaks, utility
-from privatenet.audit.attack.measures import Numbers, Resamples
 from privatenet.audit.attack.networks import AuditedNetwork, audited_networks
 from privatenet.audit.attack.samples import Folds, attack_folds, judged_rows, training_split
 from privatenet.audit.certificate.network import network_releases, people_of, split_reason
@@ -66,7 +66,7 @@ def audit(
             fingerprint=faces.fingerprint,
             protocol=_protocol(config, faces, folds, engine, ranks, time.monotonic() - began),
             networks=described,
-            controls=(*controls, *adversary_controls(config, source)),
+            controls=(*controls, *adversary_controls(config, source, faces)),
             config=source.state["config"],
             certificates=certificate_rows(releases, people, config.confidence, CertifyConfig.draws)[0],
         )
@@ -116,13 +116,14 @@ def _with_changes(audited: list[JudgedLeak], reference: list[JudgedLeak], config
     """With the change against the reference network, paired by test sample, and the paper's robustness, where the
     reference has that tap."""
 
-    def changed(leak: Leak, right: Numbers, reference_right: Numbers) -> Leak:
-        change = Resamples(len(right), config.resamples, config.confidence).mean(right - reference_right)
-        return replace(leak, change=change, robustness=change.value / float(reference_right.mean()))
+    def changed(one: JudgedLeak, reference: Numbers) -> JudgedLeak:
+        change = Resamples(one.people, config.resamples, config.confidence).mean(one.right - reference)
+        robustness = change.value / float(reference.mean())
+        return replace(one, leak=replace(one.leak, change=change, robustness=robustness))
 
     others = {(other.leak.tap, other.leak.attribute): other.right for other in reference}
     places = [(one, others.get((one.leak.tap, one.leak.attribute))) for one in audited]
-    return [one if right is None else replace(one, leak=changed(one.leak, one.right, right)) for one, right in places]
+    return [one if right is None else changed(one, right) for one, right in places]
 
 
 def _describe(audited: AuditedNetwork, fleet: Fleet, leaks: list[Leak]) -> NetworkFindings:

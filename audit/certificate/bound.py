@@ -21,9 +21,9 @@ import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
 from privatenet.audit.errors import AuditError
+from privatenet.audit.people import Indices, number_people
 
 Numbers = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
 
 FEWEST_PEOPLE = 20
 MOST_NUMBERS = 16
@@ -136,7 +136,7 @@ def _certify(
     if (labels < 0).any():
         raise AuditError(f"{(labels < 0).sum():,} of {len(labels):,} labels are unknown; accepted: labels from 0")
     known = np.full(len(labels), -1) if persons is None else persons
-    person = _people(known)
+    person = number_people(known)
     people = int(person.max(initial=-1)) + 1
     if people < FEWEST_PEOPLE:
         raise AuditError(f"{people} people are too few for a certificate; accepted: {FEWEST_PEOPLE} or more")
@@ -165,13 +165,6 @@ def _certify(
         releases=releases,
         draws=draws,
     )
-
-
-def _people(persons: Indices) -> Indices:
-    """Persons numbered from 0 on, int64 [N]; each unknown one is a person of their own."""
-    strangers = persons.max(initial=0) + 1 + np.arange(len(persons))
-    numbers: Indices = np.unique(np.where(persons < 0, strangers, persons), return_inverse=True)[1]
-    return numbers
 
 
 def _home(labels: Indices, person: Indices) -> Indices:

@@ -7,8 +7,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from privatenet.audit.certificate.bound import Certificate, Indices, certify_codes, certify_gaussian
+from privatenet.audit.certificate.bound import Certificate, certify_codes, certify_gaussian
 from privatenet.audit.errors import AuditError
+from privatenet.audit.people import Indices
 
 SEED = 20_261
 """Of the draws that an estimate rests on."""

@@ -69,7 +69,8 @@ READING = (
     ("AUC", "chance to rank two faces of different classes rightly, averaged over classes: 0.50 is guessing."),
     (
         "interval",
-        "where the figure lies at the protocol's confidence, were other faces drawn; stronger attackers may exceed it.",
+        "where the figure lies at the protocol's confidence, were other people drawn (other faces, where it is unknown "
+        "who is in them); stronger attackers may exceed it.",
     ),
 )
 

@@ -17,8 +17,9 @@ from privatenet.audit.attack import networks
 from privatenet.audit.attack.features import Features, Key
 from privatenet.audit.attack.findings import Leak
 from privatenet.audit.attack.fleet import Donor, Fleet, attack
+from privatenet.audit.attack.intervals import Numbers, Resamples
 from privatenet.audit.attack.judging import judge_leaks
-from privatenet.audit.attack.measures import SIGNS, Numbers, Resamples, judge
+from privatenet.audit.attack.measures import SIGNS, judge
 from privatenet.audit.attack.samples import attack_folds
 from privatenet.audit.errors import AuditError
 from privatenet.audit.report.verdict import verdicts
@@ -149,7 +150,7 @@ def test_noise_at_many_taps_is_called_a_leak_more_often_than_the_confidence_allo
     rng = np.random.default_rng(3)
     samples, audits, example = 200, 100, findings().audited.leaks[0]
     called = {"bound": 0, "low": 0}
-    resamples = Resamples(samples, 60, bounds=len(SIGNS) * 12)
+    resamples = Resamples(np.arange(samples), 60, bounds=len(SIGNS) * 12)
     for _ in range(audits):
         labels = rng.permutation(samples) % 2
         leaks = []
