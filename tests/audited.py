@@ -102,6 +102,7 @@ def network(role: str, gains: dict[tuple[str, str], float], change: float | None
         target="emotion",
         utility=estimate(0.842 if private else 0.8627 if role == "unprotected" else 0.35, 0.019),
         utility_majority=0.552,
+        draws=20 if private else 1,
         objective="confusion" if private else "",
         lambda_=0.5 if private else None,
         protected=("backbone-gender", "backbone-age_group") if private else (),

@@ -20,9 +20,10 @@ from privatenet.audit.attack.features import Key, extract, network_tap
 from privatenet.audit.attack.findings import VERSION, Findings, Leak, NetworkFindings, Protocol
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
 from privatenet.audit.attack.intervals import Numbers, Resamples
-from privatenet.audit.attack.judging import JudgedLeak, judge_leaks, utility
+from privatenet.audit.attack.judging import JudgedLeak, judge_leaks
 from privatenet.audit.attack.networks import AuditedNetwork, audited_networks
 from privatenet.audit.attack.samples import Folds, attack_folds, judged_rows, training_split
+from privatenet.audit.attack.utility import network_utility
 from privatenet.audit.certificate.network import network_releases, people_of, split_reason
 from privatenet.audit.certificate.rows import Release, certificate_rows
 from privatenet.audit.settings import FRESH, AuditConfig, CertifyConfig
@@ -129,7 +130,7 @@ def _with_changes(audited: list[JudgedLeak], reference: list[JudgedLeak], config
 def _describe(audited: AuditedNetwork, fleet: Fleet, leaks: list[Leak]) -> NetworkFindings:
     source = audited.checkpoint
     protect = source.state["config"]["protect"] if source and source.state["stage"] == "private" else None
-    accuracy, majority = utility(fleet.features, fleet.faces, judged_rows(fleet.faces), fleet.config.confidence)
+    accuracy, majority = network_utility(fleet.features, fleet.faces, fleet.config.confidence)
     return NetworkFindings(
         role=audited.role,
         stage=source.state["stage"] if source else "untrained",
@@ -138,6 +139,7 @@ def _describe(audited: AuditedNetwork, fleet: Fleet, leaks: list[Leak]) -> Netwo
         target=fleet.faces.schema.target,
         utility=accuracy,
         utility_majority=majority,
+        draws=fleet.features.draws,
         objective=_objective(protect["terms"]) if protect else "",
         lambda_=protect["lambda"] if protect else None,
         protected=tuple(dict.fromkeys(term["at"] for term in protect["terms"])) if protect else (),

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, TypeAdapter
 from privatenet.audit.certificate.rows import CertificateRow
 from privatenet.audit.record import read_record, write_record
 
-VERSION = 2
+VERSION = 3
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A figure that may be undefined: NaN, which JSON writes as null."""
@@ -128,7 +128,10 @@ class Control:
 
 @dataclass(frozen=True)
 class NetworkFindings:
-    """One network under attack. `role` is audited, unprotected or random (never trained)."""
+    """One network under attack. `role` is audited, unprotected or random (never trained).
+
+    Where its channel is noisy, `utility` is the mean over so many `draws` of the noise; 1: there is none.
+    """
 
     role: str
     stage: str
@@ -137,6 +140,7 @@ class NetworkFindings:
     target: str
     utility: Estimate
     utility_majority: Number
+    draws: int
     objective: str
     lambda_: float | None
     protected: tuple[str, ...]

@@ -6,10 +6,9 @@ from functools import cache, partial
 
 import numpy as np
 
-from privatenet.audit.attack.features import LOGITS, Features
 from privatenet.audit.attack.findings import Attack, Estimate, Leak, chosen
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Result, Unit
-from privatenet.audit.attack.intervals import Numbers, Resamples, share
+from privatenet.audit.attack.intervals import Numbers, Resamples
 from privatenet.audit.attack.measures import (
     SIGNS,
     calibrate,
@@ -25,9 +24,7 @@ from privatenet.audit.attack.samples import (
     AttackSplit,
     Labels,
     Representation,
-    features_of,
     labelled_split,
-    labels_of,
     people_in,
 )
 from privatenet.audit.people import Indices
@@ -57,16 +54,6 @@ def judge_leaks(attacked: AttackResults, with_code: bool = True) -> list[JudgedL
             bounds = len(SIGNS) * len(taps) * len(fleet.folds)
             leaks.append(_judge_leak(results, fleet, bounds, by_kind if with_code else None))
     return leaks
-
-
-def utility(features: Features, faces: Faces, rows: Rows, confidence: float) -> tuple[Estimate, float]:
-    """How often the logits name the target class of `rows` of all faces, and the share of its largest class."""
-    labels = labels_of(faces, faces.schema.target)[rows]
-    known = labels >= 0
-    predictions = features_of(features, LOGITS, rows).argmax(axis=1)
-    right = (predictions == labels)[known].astype(np.float64)
-    majority = float(np.bincount(labels[known]).max() / known.sum())
-    return share(right, people_in(faces, rows[known]), confidence), majority
 
 
 def log_probabilities(result: Result, labels: AttackLabels, num_classes: int) -> Iterator[tuple[Numbers, Numbers]]:

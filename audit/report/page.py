@@ -27,7 +27,17 @@ from privatenet.audit.report.tables import (
     networks_table,
     protocol_table,
 )
-from privatenet.audit.report.text import DASH, attack_name, count, interval, markdown, percent, tap_name, with_interval
+from privatenet.audit.report.text import (
+    DASH,
+    attack_name,
+    count,
+    interval,
+    markdown,
+    over_draws,
+    percent,
+    tap_name,
+    with_interval,
+)
 from privatenet.audit.report.trade_off import Mark, describe_trade_off, trade_off
 from privatenet.audit.report.verdict import Verdict, comparison, verdicts
 from privatenet.data_shards.files import replacing
@@ -36,6 +46,10 @@ MOST = 6
 """Attackers drawn of each tap; the tables and the full charts have all."""
 
 READING = (
+    (
+        "utility",
+        "accuracy on the target attribute; where a channel adds noise, the mean over draws of it, as one draw is luck.",
+    ),
     (
         "deployment",
         "what an attacker reads of single pictures: enclave, the features themselves; split, what is sent of them, "
@@ -207,12 +221,12 @@ def _whiskers(findings: Findings) -> str:
 def _facts(findings: Findings) -> list[tuple[str, str, str]]:
     """The audited network's facts: name, value, and its interval or reference."""
     network, samples = findings.audited, sorted({leak.samples for leak in findings.audited.leaks})
-    majority = f"majority {percent(network.utility_majority)} %"
+    beside = [interval(network.utility), f"majority {percent(network.utility_majority)} %", over_draws(network.draws)]
     facts = [
         (
             f"utility: {network.target}",
             f"{percent(network.utility.value)} %",
-            f"{interval(network.utility)}; {majority}",
+            "; ".join(filter(None, beside)),
         ),
         ("objective", network.objective or DASH, ""),
         ("lambda", DASH if network.lambda_ is None else f"{network.lambda_:g}", ""),

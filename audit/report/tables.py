@@ -21,6 +21,7 @@ from privatenet.audit.report.text import (
     interval,
     markdown,
     number,
+    over_draws,
     percent,
     points,
     tap_name,
@@ -233,6 +234,7 @@ def networks_table(findings: Findings) -> Table:
                 Cell(network.stage or DASH),
                 _estimate(network.utility, f"{at}.utility"),
                 _share(network.utility_majority, f"{at}.utility_majority"),
+                DASH_CELL if network.draws == 1 else Cell(str(network.draws), value=network.draws, where=f"{at}.draws"),
                 Cell(network.objective or DASH),
                 DASH_CELL
                 if network.lambda_ is None
@@ -243,8 +245,9 @@ def networks_table(findings: Findings) -> Table:
                 Cell(network.sha256 or DASH),
             )
         )
-    columns = ("network", "stage", f"{findings.audited.target} %", "majority %", "objective", "lambda")
-    return Table("Networks and their utility", (*columns, "protected", "affinity", "checkpoint", "sha256"), tuple(rows))
+    utility = (f"{findings.audited.target} %", "majority %", "mean over draws")
+    columns = ("network", "stage", *utility, "objective", "lambda", "protected", "affinity", "checkpoint", "sha256")
+    return _without_empty(Table("Networks and their utility", columns, tuple(rows)))
 
 
 def order(leak: Leak) -> list[int]:
@@ -257,9 +260,8 @@ def print_summary(findings: Findings, console: Console | None = None) -> None:
     """Print the verdicts and one line per tap and attribute; fits 80 columns."""
     console = console or Console(width=max(80, Console().width))
     network = findings.audited
-    utility = (
-        f"{network.target}: {percent(network.utility.value)} % right (majority {percent(network.utility_majority)} %)"
-    )
+    beside = [f"majority {percent(network.utility_majority)} %", over_draws(network.draws)]
+    utility = f"{network.target}: {percent(network.utility.value)} % right ({', '.join(filter(None, beside))})"
     table = RichTable(
         box=SIMPLE_HEAD,
         padding=0,

@@ -51,6 +51,11 @@ def in_words(items: list[str]) -> str:
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
+def over_draws(draws: int) -> str:
+    """What to say of a utility that is the mean over draws of a channel's noise; nothing where there is none."""
+    return f"mean over {draws} draws of the noise" if draws > 1 else ""
+
+
 def attack_name(attack: Attack) -> str:
     """Attacker, what it looks at, and the faces it is fitted on, if not training faces: `mlp2, whitened, fresh`."""
     faces = attack.faces if attack.faces != TRAINING else ""

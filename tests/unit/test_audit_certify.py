@@ -133,6 +133,13 @@ def test_a_network_is_certified_in_every_deployment_where_it_can_be(
     assert certificate_file(stage) == [("gender", *pair) for pair in zip(deployments, kinds, strict=True)]
     assert "No adversary whatever names gender right" in printed
     assert ("not certified: split: " in printed) == (len(kinds) == 1)
+    plain = json.loads((stage.parent / "certify-private" / "certificate.json").read_text())
+    assert ("mean over 20 draws of the noise" in printed) == (plain["draws"] == 20) == (channel.kind == "noise")
+    if channel.kind == "noise":
+        answers = np.load(next(stage.parent.glob("features/*/test/answers.npy")))
+        emotions = open_split(shards, "test").labels[:, 0]
+        assert answers.std(axis=1).min() > 0, "one draw is another"
+        assert plain["utility"]["value"] == pytest.approx((answers.argmax(axis=2) == emotions[:, None]).mean())
     assert cli.main(["certify", str(stage), "--deployment", "split"]) == (2 if len(kinds) == 1 else 0)
 
 

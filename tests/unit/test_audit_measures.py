@@ -2,6 +2,8 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from privatenet.audit.attack.measures import (
     judge,
     probabilities,
 )
+from privatenet.audit.attack.utility import utility
 from privatenet.audit.errors import AuditError
 
 
@@ -114,6 +117,18 @@ def test_a_bound_of_a_verdict_is_of_pictures() -> None:
     )
 
 
+def test_the_utility_of_a_noisy_network_is_luck() -> None:
+    """The mean over draws of the noise and over faces whose target is known; a face is as one, however often drawn."""
+    labels = np.array([[0], [1], [1], [-1]])
+    split = SimpleNamespace(labels=labels, persons=np.full(4, -1))
+    empty = SimpleNamespace(labels=labels[:0], persons=split.persons[:0])
+    faces: Any = SimpleNamespace(train=empty, test=split, schema=SimpleNamespace(names=["emotion"], target="emotion"))
+    answers = np.eye(2)[[[0, 0], [1, 0], [0, 0], [0, 1]]]
+    estimate, majority = utility(answers.astype(np.float32), faces, np.arange(4), 0.95)
+    assert (estimate.value, majority) == (0.5, pytest.approx(2 / 3))
+    assert (estimate.low, estimate.high) == pytest.approx((wilson(0.5, 3).low, wilson(0.5, 3).high))
+
+
 def test_a_class_that_does_not_occur_leaves_every_measure_defined_and_one_sample_is_no_crash() -> None:
     log_p, labels = answers(60, 4)
     labels[labels == 3] = 0
@@ -157,5 +172,5 @@ def test_a_damaged_audit_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="cannot be read"):
         read_findings(path)
     path.write_text('{"version": 1}')
-    with pytest.raises(AuditError, match="is no audit of version 2"):
+    with pytest.raises(AuditError, match="is no audit of version 3"):
         read_findings(path)

@@ -42,6 +42,7 @@ def test_all_that_comes_after_a_channel_sees_only_what_it_sends(kind: str, at: s
     assert set(taps) == set(before) | {CENTRE, RELEASE}
     same = [tap for tap in before if torch.equal(before[tap], taps[tap])]
     assert same == list(before)[: list(before).index(at) + 1 if at in before else len(before)]
+    torch.testing.assert_close(network.answer(taps[RELEASE]), logits)
     if at == "logits":
         assert torch.equal(logits, taps[RELEASE])
     if kind == "codebook":
