@@ -42,6 +42,8 @@ from privatenet.models.network import Network
 
 SPLITS = ("train", "test")
 LOGITS = "logits"
+LABEL = "label"
+"""Of an audit: the class with the largest of the logits, and nothing else."""
 ANSWERS = "answers"
 """The file of logits by several draws of a channel's noise; no tap, nobody attacks it."""
 DRAWS = 20

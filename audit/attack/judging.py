@@ -6,9 +6,11 @@ from functools import cache, partial
 
 import numpy as np
 
+from privatenet.audit.attack.features import LABEL, LOGITS
 from privatenet.audit.attack.findings import Attack, Estimate, Leak, chosen
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Result, Unit
 from privatenet.audit.attack.intervals import Numbers, Resamples
+from privatenet.audit.attack.label import label_results
 from privatenet.audit.attack.measures import (
     SIGNS,
     calibrate,
@@ -44,15 +46,17 @@ class JudgedLeak:
 
 
 def judge_leaks(attacked: AttackResults, with_code: bool = True) -> list[JudgedLeak]:
-    """Every leak of one network; without the code length, which costs four more fits each, unless `with_code`."""
+    """Every leak of one network, that of the predicted label where logits are attacked; without the code length, which
+    costs four more fits each, unless `with_code`."""
     fleet, leaks = attacked.fleet, []
-    taps = [tap for tap in fleet.features.shapes if any(result.unit.tap == tap for result in attacked.results)]
-    for tap in taps:  # attackers of maps alone have nothing to say of logits
+    every = [*attacked.results, *(label_results(fleet) if LOGITS in fleet.features.shapes else ())]
+    taps = list(dict.fromkeys(result.unit.tap for result in every))
+    for tap in taps:
         by_kind = cache(partial(_representations, fleet))
         for attribute in fleet.config.attributes:
-            results = [r for r in attacked.results if (r.unit.tap, r.unit.attribute) == (tap, attribute)]
+            results = [r for r in every if (r.unit.tap, r.unit.attribute) == (tap, attribute)]
             bounds = len(SIGNS) * len(taps) * len(fleet.folds)
-            leaks.append(_judge_leak(results, fleet, bounds, by_kind if with_code else None))
+            leaks.append(_judge_leak(results, fleet, bounds, by_kind if with_code and tap != LABEL else None))
     return leaks
 
 

@@ -62,9 +62,9 @@ def certify(
     attributes = config.attributes or schema.private
     _check(config, attributes, schema, faces)
     network = load_network(source, ranks)
-    reason = "" if config.deployment == "output" else split_reason(network)
+    reason = "" if config.deployment == "label" else split_reason(network)
     if config.deployment == "split" and reason:
-        raise AuditError(f"{source.folder}: {reason}; accepted: --deployment output")
+        raise AuditError(f"{source.folder}: {reason}; accepted: --deployment label")
     key = Key(source.hash, faces.fingerprint, engine.precision, network.spec.image_size)
     root = source.folder.parent.parent / "features"
     releases = network_releases(network, key, config.releases, faces, engine, ranks, root)
@@ -128,7 +128,7 @@ def network_releases(
             releases += [Release("split", flat, channel.sigma, count) for count in counts]
         else:
             releases.append(Release("split", _codes(network, centres)))
-    return [*releases, Release("output", features.array("test", LOGITS).argmax(axis=1))]
+    return [*releases, Release("label", features.array("test", LOGITS).argmax(axis=1))]
 
 
 def people_of(faces: Faces, attributes: Sequence[str], source: Checkpoint) -> People:
@@ -159,10 +159,10 @@ def _check(config: CertifyConfig, attributes: Sequence[str], schema: Schema, fac
     if config.deployment == "enclave":
         raise AuditError(
             "deployment: in an enclave an adversary reads thousands of features before any noise, of which the bound "
-            "would be 100 %; accepted: split, output"
+            "would be 100 %; accepted: split, label"
         )
-    if config.deployment not in ("", "split", "output"):
-        raise AuditError(f"deployment: {config.deployment!r} is unknown; accepted: split, output")
+    if config.deployment not in ("", "split", "label"):
+        raise AuditError(f"deployment: {config.deployment!r} is unknown; accepted: split, label")
     check_releases(config.releases)
     check_confidence(config.confidence)
     if config.draws < 1000:

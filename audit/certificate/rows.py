@@ -14,7 +14,7 @@ from privatenet.audit.people import Indices
 SEED = 20_261
 """Of the draws that an estimate rests on."""
 
-Deployment = Literal["split", "output"]
+Deployment = Literal["split", "label"]
 """What an adversary reads: what the channel sends, or the predicted label alone."""
 
 
@@ -46,7 +46,7 @@ class CertificateRow:
 
     Args:
         attribute: The private attribute.
-        deployment: split (what the channel sends) or output (the predicted label alone).
+        deployment: split (what the channel sends) or label (the predicted label alone).
         floor: Accuracy of the best guess from the true target label, on the same people, each alike in weight; None
             where the pictures have no target label.
         left_out: Pictures whose label is unknown, or of a person whom a stage has learnt from.

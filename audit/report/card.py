@@ -149,8 +149,8 @@ def _caveats(findings: Findings) -> str:
     batch = "\n- Affinity is batch: a picture's answer depends on its batch." if affinity == "batch" else ""
     return (
         "- An attacker that failed proves nothing: a stronger one may succeed.\n"
-        "- A figure holds for its own deployment: enclave (the features themselves are read), split (what is sent) or "
-        "output.\n"
+        "- A figure holds for its own deployment: enclave (the features themselves are read), split (what is sent), "
+        "output (logits) or label (the bare answer).\n"
         "- They hold for single pictures; several pictures of one face may tell more."
         f"{batch}\n\n{markdown_table(protocol_table(findings))}"
     )

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from privatenet.audit.attack.features import SEVERAL
+from privatenet.audit.attack.features import LABEL, SEVERAL
 from privatenet.audit.attack.findings import Findings
 from privatenet.audit.certificate.network import Certificates
 from privatenet.audit.certificate.rows import CertificateRow
@@ -79,10 +79,11 @@ def print_certificates(certificates: Certificates) -> None:
 
 
 def _best(row: CertificateRow, findings: Findings) -> Cell:
-    """The best attacker's accuracy on what the row certifies; a label alone is not attacked."""
+    """The best attacker's accuracy on what the row certifies."""
     releases = row.certificate.releases
-    tap = RELEASE if releases == 1 else f"{RELEASE}{SEVERAL}{releases}"
-    for place, leak in enumerate(findings.audited.leaks if row.deployment == "split" else ()):
+    split = RELEASE if releases == 1 else f"{RELEASE}{SEVERAL}{releases}"
+    tap = split if row.deployment == "split" else LABEL
+    for place, leak in enumerate(findings.audited.leaks):
         if (leak.tap, leak.attribute) == (tap, row.attribute):
             accuracy, where = leak.headline.accuracy, f"networks.0.leaks.{place}.attacks.{leak.best}.accuracy"
             ends = interval(accuracy)

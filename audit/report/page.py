@@ -53,7 +53,7 @@ READING = (
     (
         "deployment",
         "what an attacker reads of single pictures: enclave, the features themselves; split, what is sent of them, "
-        "once or as the mean of several releases; output, the answer's numbers.",
+        "once or as the mean of several releases; output, the answer's numbers (logits); label, the bare answer.",
     ),
     (
         "best attacker",

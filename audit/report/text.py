@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable
 
-from privatenet.audit.attack.features import LOGITS, releases_of
+from privatenet.audit.attack.features import LABEL, LOGITS, releases_of
 from privatenet.audit.attack.findings import Attack, Estimate
 from privatenet.audit.settings import TRAINING
 
@@ -68,10 +68,11 @@ def tap_name(tap: str) -> str:
 
 
 def deployment(tap: str) -> str:
-    """Where an attacker reads a tap: `enclave`, `split` or `split, 10 releases` (what is sent), or `output`."""
-    releases = releases_of(tap)
-    split = "split" if releases == 1 else f"split, {tap_name(tap)}"
-    return split if releases else "output" if tap == LOGITS else "enclave"
+    """Where an attacker reads a tap: `enclave`, `split` or of several releases `split, 10`, `output` (the logits) or
+    `label` (the class that they name)."""
+    if releases := releases_of(tap):
+        return "split" if releases == 1 else f"split, {releases}"
+    return {LOGITS: "output", LABEL: "label"}.get(tap, "enclave")
 
 
 def markdown(text: str) -> str:

@@ -104,10 +104,13 @@ def test_an_audit_judges_every_tap_and_attribute_of_three_networks(audited: Find
     assert [network.role for network in audited.networks] == ["audited", "unprotected", "random"]
     for network in audited.networks:
         assert [(leak.tap, leak.attribute) for leak in network.leaks] == [
-            (tap, attribute) for tap in ("backbone", "arm", "logits") for attribute in ("gender", "age_group")
+            (tap, attribute) for tap in ("backbone", "arm", "logits", "label") for attribute in ("gender", "age_group")
         ]
     for leak in audited.audited.leaks:
         kinds = {(attack.attacker, attack.representation) for attack in leak.attacks}
+        if leak.tap == "label":
+            assert kinds == {("table", "label")}
+            continue
         expected = {("logistic", "raw"), ("logistic", "whitened"), ("svm", "raw"), ("svm", "whitened")}
         maps = {("paper", "map"), ("conv", "map"), ("logistic", "channels"), ("svm", "channels")}
         assert kinds == expected | (maps if leak.tap == "backbone" else {("paper", "vector")})

@@ -99,6 +99,26 @@ def test_noise_averaged_over_releases_is_read_as_well_as_the_closed_form_says(tm
         assert leak.headline.accuracy.value == pytest.approx(norm.cdf(0.5 * releases**0.5), abs=0.02)
 
 
+@pytest.mark.parametrize("kind", FACES)
+def test_a_label_is_read_as_if_it_were_the_logits(kind: str, tmp_path: Path) -> None:
+    """Of the logits the first gives gender away; of the label is read what four in five of each gender share, which the
+    predicted one is, but for a class that no attacker has met."""
+    rng = np.random.default_rng(4)
+    genders = {name: rng.integers(0, 2, 800) for name in ("train", "test")}
+    arrays = {}
+    for name, values in genders.items():
+        label = np.where(rng.random(800) < 0.8, values, 1 - values)
+        label[0] = 2 if name == "test" else label[0]
+        arrays[f"{name}/logits"] = np.eye(3)[label] + 0.3 * values[:, None] * [1.0, 1.0, 1.0]
+    faces = faces_of(split_of("train", genders["train"]), split_of("test", genders["test"]), 0)
+    config = replace(CONFIG, attackers=["logistic"], faces=[kind])
+    logits, label = leaks_of(faces, tmp_path, arrays, taps=("logits",), config=config)
+    assert (logits.tap, label.tap, label.headline.attacker) == ("logits", "label", "table")
+    assert logits.headline.accuracy.value > 0.99
+    predicted = arrays["test/logits"].argmax(axis=1)
+    assert label.headline.accuracy.value == pytest.approx((predicted == genders["test"]).mean(), abs=0.003)
+
+
 @pytest.mark.parametrize("validation", [False, True])
 @pytest.mark.parametrize("known", [False, True])
 def test_a_fresh_face_is_judged_twice_or_by_attackers_that_know_its_person(validation: bool, known: bool) -> None:

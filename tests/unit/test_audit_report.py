@@ -194,8 +194,9 @@ def test_the_leaks_table_leaves_out_what_is_needed_to_judge_a_figure() -> None:
     [
         ("layer4", "layer4", "enclave"),
         ("release", "1 release", "split"),
-        ("release_x10", "10 releases", "split, 10 releases"),
+        ("release_x10", "10 releases", "split, 10"),
         ("logits", "logits", "output"),
+        ("label", "label", "label"),
     ],
 )
 def test_a_tap_is_shown_by_the_name_that_files_know(tap: str, name: str, where: str) -> None:
