@@ -81,6 +81,7 @@ def leak(tap: str, attribute: str, counts: dict[str, int], gain: float, change: 
         code_length=estimate(max(0.05, entropy - max(0.0, gain)), 0.03),
         change=None if change is None else estimate(change, 0.024),
         robustness=None if change is None else change / (majority + gain - change),
+        left=None if change is None else estimate(5 * gain, 0.15),
     )
 
 

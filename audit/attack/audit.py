@@ -7,7 +7,6 @@ import json
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ from typing import Any
 import torch
 
 from privatenet.audit.attack.checks import check_config
-from privatenet.audit.attack.controls import adversary_controls, target_label_control
+from privatenet.audit.attack.controls import Floor, adversary_controls, target_label_floor
 from privatenet.audit.attack.features import Key, extract, network_tap
 from privatenet.audit.attack.findings import VERSION, Findings, Leak, NetworkFindings, Protocol
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
-from privatenet.audit.attack.intervals import Numbers, Resamples
-from privatenet.audit.attack.judging import JudgedLeak, judge_leaks
+from privatenet.audit.attack.judging import judge_leaks
 from privatenet.audit.attack.networks import AuditedNetwork, audited_networks
+from privatenet.audit.attack.relative import relative_leaks
 from privatenet.audit.attack.samples import Folds, attack_folds, judged_rows, training_split
 from privatenet.audit.attack.utility import network_utility
 from privatenet.audit.certificate.network import network_releases, people_of, split_reason
@@ -56,9 +55,8 @@ def audit(
     def judge() -> Findings:
         progress("measures", 0, 0)
         people = people_of(faces, config.attributes, source)
-        described = _judge_networks(networks, attacked, config)
         (split,) = training_split(faces)
-        controls = [target_label_control(attribute, config, faces, split) for attribute in config.attributes]
+        floors = {attribute: target_label_floor(attribute, config, faces, split) for attribute in config.attributes}
         return Findings(
             version=VERSION,
             package=code_version(),
@@ -66,8 +64,8 @@ def audit(
             dataset=faces.schema.name,
             fingerprint=faces.fingerprint,
             protocol=_protocol(config, faces, folds, engine, ranks, time.monotonic() - began),
-            networks=described,
-            controls=(*controls, *adversary_controls(config, source, faces)),
+            networks=_judge_networks(networks, attacked, floors, config),
+            controls=(*(floor.control for floor in floors.values()), *adversary_controls(config, source, faces)),
             config=source.state["config"],
             certificates=certificate_rows(releases, people, config.confidence, CertifyConfig.draws)[0],
         )
@@ -103,28 +101,15 @@ def _key(audited: AuditedNetwork, faces: Faces, engine: EngineConfig) -> Key:
 
 
 def _judge_networks(
-    networks: list[AuditedNetwork], attacked: dict[str, AttackResults], config: AuditConfig
+    networks: list[AuditedNetwork], attacked: dict[str, AttackResults], floors: Mapping[str, Floor], config: AuditConfig
 ) -> tuple[NetworkFindings, ...]:
     judged = {role: judge_leaks(results) for role, results in attacked.items()}
     if "unprotected" in judged:
-        judged["audited"] = _with_changes(judged["audited"], judged["unprotected"], config)
+        right = {attribute: floor.right for attribute, floor in floors.items()}
+        judged["audited"] = relative_leaks(judged["audited"], judged["unprotected"], right, config)
     return tuple(
         _describe(audited, attacked[audited.role].fleet, [j.leak for j in judged[audited.role]]) for audited in networks
     )
-
-
-def _with_changes(audited: list[JudgedLeak], reference: list[JudgedLeak], config: AuditConfig) -> list[JudgedLeak]:
-    """With the change against the reference network, paired by test sample, and the paper's robustness, where the
-    reference has that tap."""
-
-    def changed(one: JudgedLeak, reference: Numbers) -> JudgedLeak:
-        change = Resamples(one.people, config.resamples, config.confidence).mean(one.right - reference)
-        robustness = change.value / float(reference.mean())
-        return replace(one, leak=replace(one.leak, change=change, robustness=robustness))
-
-    others = {(other.leak.tap, other.leak.attribute): other.right for other in reference}
-    places = [(one, others.get((one.leak.tap, one.leak.attribute))) for one in audited]
-    return [one if right is None else changed(one, right) for one, right in places]
 
 
 def _describe(audited: AuditedNetwork, fleet: Fleet, leaks: list[Leak]) -> NetworkFindings:

@@ -1,9 +1,11 @@
 """Figures to read an audit's by: what the true target label alone tells, and the adversaries of the training run."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from privatenet.audit.attack.findings import Control, Estimate
-from privatenet.audit.attack.intervals import Resamples, recorded_accuracy, share
+from privatenet.audit.attack.intervals import Numbers, Resamples, recorded_accuracy, share
 from privatenet.audit.attack.measures import balanced_accuracy
 from privatenet.audit.attack.networks import adversaries_on, known_adversaries
 from privatenet.audit.attack.samples import AttackSplit, judged_rows, labelled_split, labels_of, people_in
@@ -12,7 +14,15 @@ from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.faces import Faces
 
 
-def target_label_control(attribute: str, config: AuditConfig, faces: Faces, split: AttackSplit) -> Control:
+@dataclass(frozen=True)
+class Floor:
+    """What the true target label alone tells, and of which test samples with a known label it does: 1, else 0."""
+
+    control: Control
+    right: Numbers
+
+
+def target_label_floor(attribute: str, config: AuditConfig, faces: Faces, split: AttackSplit) -> Floor:
     """What the true target label alone tells: the most frequent class among the fitting samples of that label."""
     targets = labels_of(faces, faces.schema.target)
     subset, labels = labelled_split(split, faces, attribute)
@@ -29,7 +39,7 @@ def target_label_control(attribute: str, config: AuditConfig, faces: Faces, spli
     num_classes = len(faces.schema.attribute(attribute).classes)
     accuracy = share(right, people, config.confidence)
     balanced = balanced_accuracy(right, labels.testing, num_classes, resamples)
-    return Control("target-label", "", attribute, accuracy, balanced)
+    return Floor(Control("target-label", "", attribute, accuracy, balanced), right)
 
 
 def adversary_controls(config: AuditConfig, source: Checkpoint, faces: Faces) -> list[Control]:

@@ -80,7 +80,8 @@ class Leak:
     `code_length` is the online code length of the fitting samples' labels under the best attacker, in bits a label,
     beside `entropy`, what they cost without looking. `change` is the best attacker's accuracy minus that on the
     reference network (the unprotected one), paired by sample, where there is one; `robustness` is the paper's relative
-    form of it.
+    form of it. `left` is its accuracy above the floor (the control target-label) as a share of what the best attacker
+    reads above it of the reference's backbone, paired too; None where that is not surely above the floor, or unknown.
     """
 
     tap: str
@@ -94,6 +95,7 @@ class Leak:
     code_length: Estimate
     change: Estimate | None = None
     robustness: Number | None = None
+    left: Estimate | None = None
 
     @property
     def headline(self) -> Attack:

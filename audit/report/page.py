@@ -68,6 +68,11 @@ READING = (
         "floor",
         "accuracy of who sees only the true target label; a network that always names it right cannot hide this much.",
     ),
+    (
+        "left",
+        "accuracy above the floor, as a share of what is read above it of the unprotected network's backbone; by "
+        "chance it may lie below 0: nothing is left then.",
+    ),
     ("excess", "accuracy above the majority, in percentage points: 0 is what an answer without looking gets."),
     ("change", "accuracy minus the best attacker's on the unprotected network at the same tap, in points."),
     ("robustness", "the paper's form of it: the change relative to the accuracy on the unprotected network."),

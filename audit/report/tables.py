@@ -25,6 +25,7 @@ from privatenet.audit.report.text import (
     percent,
     points,
     tap_name,
+    whole,
 )
 from privatenet.audit.report.verdict import verdicts
 
@@ -126,10 +127,21 @@ def leaks_table(findings: Findings) -> Table:
                 _floor(findings, leak.attribute),
                 _reference(findings, "unprotected", leak),
                 _estimate(leak.headline.accuracy, f"{at}.attacks.{leak.best}.accuracy"),
+                DASH_CELL if leak.left is None else _estimate(leak.left, f"{at}.left", whole),
                 Cell(leak.headline.faces),
             )
         )
-    columns = ("attribute", "tap", "deployment", "majority %", "floor %", "unprotected %", "this network %", "faces")
+    columns = (
+        "attribute",
+        "tap",
+        "deployment",
+        "majority %",
+        "floor %",
+        "unprotected %",
+        "this network %",
+        "left %",
+        "faces",
+    )
     caption = "What the best attacker reads from the audited network" + (" (* protected)" if network.protected else "")
     return _without_empty(Table(caption, columns, tuple(rows), headers=2))
 

@@ -56,6 +56,17 @@ def over_draws(draws: int) -> str:
     return f"mean over {draws} draws of the noise" if draws > 1 else ""
 
 
+def left_in_words(left: Estimate) -> str:
+    """How much leakage is left: `31 % is left (20 to 42)`; where it is not above 0, `nothing is left (-15 to 12 %)`."""
+    ends = interval(left, whole)
+    return f"nothing is left ({ends} %)" if left.value <= 0 else f"{whole(left.value)} % is left ({ends})"
+
+
+def whole(share: float) -> str:
+    """A share of 1 in whole percent, without the sign."""
+    return number(100 * share, 0)
+
+
 def attack_name(attack: Attack) -> str:
     """Attacker, what it looks at, and the faces it is fitted on, if not training faces: `mlp2, whitened, fresh`."""
     faces = attack.faces if attack.faces != TRAINING else ""

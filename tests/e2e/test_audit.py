@@ -121,6 +121,14 @@ def test_an_audit_judges_every_tap_and_attribute_of_three_networks(audited: Find
         difference = leak.headline.accuracy.value - reference.headline.accuracy.value
         assert leak.change.value == pytest.approx(difference)
         assert leak.robustness == pytest.approx(difference / reference.headline.accuracy.value)
+        floors = {
+            control.attribute: control.accuracy.value for control in audited.controls if control.kind == "target-label"
+        }
+        whole = audited.networks[1].leak("backbone", leak.attribute)
+        assert whole is not None
+        if leak.left is not None:
+            excess, at_most = (one.headline.accuracy.value - floors[leak.attribute] for one in (leak, whole))
+            assert leak.left.value == pytest.approx(excess / at_most)
 
 
 def test_the_utility_and_the_known_adversaries_are_those_of_the_run(audited: Findings, run: Path) -> None:

@@ -21,6 +21,7 @@ from privatenet.audit.attack.measures import (
     judge,
     probabilities,
 )
+from privatenet.audit.attack.relative import leakage_left
 from privatenet.audit.attack.utility import utility
 from privatenet.audit.errors import AuditError
 
@@ -115,6 +116,26 @@ def test_a_bound_of_a_verdict_is_of_pictures() -> None:
     assert (often.value, often.low, often.high, often.bound) == pytest.approx(
         (once.value, once.low, once.high, once.bound)
     )
+
+
+def test_the_leakage_that_is_left_is_of_other_pictures_than_the_whole() -> None:
+    """An attacker who is right where the unprotected network's is, above the floor, in a third of the people: a third
+    is left, and its interval is that of which people these are, not that of two figures apart."""
+    people = np.arange(900) // 3
+    floor, whole = np.zeros(900), (people % 10 < 9).astype(np.float64)
+    excess = whole * (people % 3 == 0)
+    left = leakage_left(excess - floor, whole - floor, Resamples(people, 400))
+    assert left is not None
+    assert left.value == pytest.approx(1 / 3)
+    half = 1.96 * math.sqrt(1 / 3 * 2 / 3 / 270)
+    assert (left.low, left.high) == pytest.approx((1 / 3 - half, 1 / 3 + half), abs=0.012)
+    same = leakage_left(whole, whole, Resamples(people, 100))
+    assert same is not None
+    assert (same.low, same.value, same.high) == (1, 1, 1)
+    below = leakage_left(-whole / 10, whole, Resamples(people, 100))
+    assert below is not None
+    assert below.high < 0
+    assert leakage_left(excess, np.tile([1.0, -1.0, 0.0], 300), Resamples(people, 100)) is None
 
 
 def test_the_utility_of_a_noisy_network_is_luck() -> None:
