@@ -12,7 +12,7 @@ class AuditConfig:
     """What is audited and how thoroughly.
 
     Args:
-        taps: Whose features are attacked, beside the logits; empty: backbone, arm and
+        taps: Whose features are attacked, beside the logits and the predicted label; empty: backbone, arm and
             release, where the network has them.
         releases: How many releases of one face an attacker has of what a noisy channel sends, their mean.
         attributes: Which private attributes; empty means all that the data set names.
@@ -48,7 +48,7 @@ class CertifyConfig:
 
     Args:
         attributes: Which private attributes; empty means all that the data set names.
-        deployment: split (an adversary reads what the network's channel sends) or output (the predicted label alone, of
+        deployment: split (an adversary reads what the network's channel sends) or label (the predicted label alone, of
             one draw of a channel's noise); empty: all that can be certified.
         releases: How many releases of one picture, each with its own noise, an adversary has of a noisy channel.
         confidence: Of each bound by itself.

@@ -100,6 +100,19 @@ class Network(nn.Module):
             logits = self.head(features)
         return send("logits", logits), taps
 
+    def answer(self, release: Tensor) -> Tensor:
+        """Logits [B, K] from what the channel sends: what is computed in the open."""
+        at, taps = self.spec.channel.at, Backbone.taps
+        features = self.channel.decode(release)
+        for tap in taps[taps.index(at) + 1 :] if at in taps else ():
+            features = self.backbone.get_submodule(Backbone.stages[tap])(features)
+        if at == "logits":
+            return features
+        if isinstance(self.head, ArmHead) and at != "arm":
+            features = self.head.amend(features)
+        logits: Tensor = (self.head.linear if isinstance(self.head, ArmHead) else self.head)(features)
+        return logits
+
 
 def with_channel(network: Network, channel: ChannelSpec) -> Network:
     """`network`, its backbone and head, with `channel` in place of its own. Raises ModelError for an unknown tap."""

@@ -81,6 +81,7 @@ def leak(tap: str, attribute: str, counts: dict[str, int], gain: float, change: 
         code_length=estimate(max(0.05, entropy - max(0.0, gain)), 0.03),
         change=None if change is None else estimate(change, 0.024),
         robustness=None if change is None else change / (majority + gain - change),
+        left=None if change is None else estimate(5 * gain, 0.15),
     )
 
 
@@ -102,6 +103,7 @@ def network(role: str, gains: dict[tuple[str, str], float], change: float | None
         target="emotion",
         utility=estimate(0.842 if private else 0.8627 if role == "unprotected" else 0.35, 0.019),
         utility_majority=0.552,
+        draws=20 if private else 1,
         objective="confusion" if private else "",
         lambda_=0.5 if private else None,
         protected=("backbone-gender", "backbone-age_group") if private else (),

@@ -7,7 +7,6 @@ import json
 import resource
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,15 @@ from typing import Any
 import torch
 
 from privatenet.audit.attack.checks import check_config
-from privatenet.audit.attack.controls import adversary_controls, target_label_control
+from privatenet.audit.attack.controls import Floor, adversary_controls, target_label_floor
 from privatenet.audit.attack.features import Key, extract, network_tap
 from privatenet.audit.attack.findings import VERSION, Findings, Leak, NetworkFindings, Protocol
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
-from privatenet.audit.attack.judging import JudgedLeak, judge_leaks, utility
-from privatenet.audit.attack.measures import Numbers, Resamples
+from privatenet.audit.attack.judging import judge_leaks
 from privatenet.audit.attack.networks import AuditedNetwork, audited_networks
+from privatenet.audit.attack.relative import relative_leaks
 from privatenet.audit.attack.samples import Folds, attack_folds, judged_rows, training_split
+from privatenet.audit.attack.utility import network_utility
 from privatenet.audit.certificate.network import network_releases, people_of, split_reason
 from privatenet.audit.certificate.rows import Release, certificate_rows
 from privatenet.audit.settings import FRESH, AuditConfig, CertifyConfig
@@ -55,9 +55,8 @@ def audit(
     def judge() -> Findings:
         progress("measures", 0, 0)
         people = people_of(faces, config.attributes, source)
-        described = _judge_networks(networks, attacked, config)
         (split,) = training_split(faces)
-        floors = [target_label_control(attribute, config, faces, split) for attribute in config.attributes]
+        floors = {attribute: target_label_floor(attribute, config, faces, split) for attribute in config.attributes}
         return Findings(
             version=VERSION,
             package=code_version(),
@@ -65,8 +64,11 @@ def audit(
             dataset=faces.schema.name,
             fingerprint=faces.fingerprint,
             protocol=_protocol(config, faces, folds, engine, ranks, time.monotonic() - began),
-            networks=described,
-            controls=(*filter(None, floors), *adversary_controls(config, source)),
+            networks=_judge_networks(networks, attacked, floors, config),
+            controls=(
+                *(floor.control for floor in floors.values() if floor),
+                *adversary_controls(config, source, faces),
+            ),
             config=source.state["config"],
             certificates=certificate_rows(releases, people, config.confidence, CertifyConfig.draws)[0],
         )
@@ -102,33 +104,24 @@ def _key(audited: AuditedNetwork, faces: Faces, engine: EngineConfig) -> Key:
 
 
 def _judge_networks(
-    networks: list[AuditedNetwork], attacked: dict[str, AttackResults], config: AuditConfig
+    networks: list[AuditedNetwork],
+    attacked: dict[str, AttackResults],
+    floors: Mapping[str, Floor | None],
+    config: AuditConfig,
 ) -> tuple[NetworkFindings, ...]:
     judged = {role: judge_leaks(results) for role, results in attacked.items()}
     if "unprotected" in judged:
-        judged["audited"] = _with_changes(judged["audited"], judged["unprotected"], config)
+        right = {attribute: floor.right for attribute, floor in floors.items() if floor}
+        judged["audited"] = relative_leaks(judged["audited"], judged["unprotected"], right, config)
     return tuple(
         _describe(audited, attacked[audited.role].fleet, [j.leak for j in judged[audited.role]]) for audited in networks
     )
 
 
-def _with_changes(audited: list[JudgedLeak], reference: list[JudgedLeak], config: AuditConfig) -> list[JudgedLeak]:
-    """With the change against the reference network, paired by test sample, and the paper's robustness, where the
-    reference has that tap."""
-
-    def changed(leak: Leak, right: Numbers, reference_right: Numbers) -> Leak:
-        change = Resamples(len(right), config.resamples, config.confidence).mean(right - reference_right)
-        return replace(leak, change=change, robustness=change.value / float(reference_right.mean()))
-
-    others = {(other.leak.tap, other.leak.attribute): other.right for other in reference}
-    places = [(one, others.get((one.leak.tap, one.leak.attribute))) for one in audited]
-    return [one if right is None else replace(one, leak=changed(one.leak, one.right, right)) for one, right in places]
-
-
 def _describe(audited: AuditedNetwork, fleet: Fleet, leaks: list[Leak]) -> NetworkFindings:
     source = audited.checkpoint
     protect = source.state["config"]["protect"] if source and source.state["stage"] == "private" else None
-    accuracy, majority = utility(fleet.features, fleet.faces, judged_rows(fleet.faces), fleet.config.confidence)
+    accuracy, majority = network_utility(fleet.features, fleet.faces, fleet.config.confidence)
     return NetworkFindings(
         role=audited.role,
         stage=source.state["stage"] if source else "untrained",
@@ -137,6 +130,7 @@ def _describe(audited: AuditedNetwork, fleet: Fleet, leaks: list[Leak]) -> Netwo
         target=fleet.faces.schema.target,
         utility=accuracy,
         utility_majority=majority,
+        draws=fleet.features.draws,
         objective=_objective(protect["terms"]) if protect else "",
         lambda_=protect["lambda"] if protect else None,
         protected=tuple(dict.fromkeys(term["at"] for term in protect["terms"])) if protect else (),

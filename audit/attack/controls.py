@@ -1,17 +1,29 @@
 """Figures to read an audit's by: what the true target label alone tells, and the adversaries of the training run."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from privatenet.audit.attack.findings import Control, Estimate
-from privatenet.audit.attack.measures import Resamples, balanced_accuracy, recorded_accuracy, wilson
+from privatenet.audit.attack.intervals import Numbers, Resamples, recorded_accuracy, share
+from privatenet.audit.attack.measures import balanced_accuracy
 from privatenet.audit.attack.networks import adversaries_on, known_adversaries
-from privatenet.audit.attack.samples import AttackSplit, labelled_split, labels_of
+from privatenet.audit.attack.samples import AttackSplit, judged_rows, labelled_split, labels_of, people_in
 from privatenet.audit.settings import AuditConfig
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.faces import Faces
 
 
-def target_label_control(attribute: str, config: AuditConfig, faces: Faces, split: AttackSplit) -> Control | None:
+@dataclass(frozen=True)
+class Floor:
+    """What the true target label alone tells, and of which test samples with a known label it does, float64 [N]: 1,
+    else 0, and NaN where the target is unknown."""
+
+    control: Control
+    right: Numbers
+
+
+def target_label_floor(attribute: str, config: AuditConfig, faces: Faces, split: AttackSplit) -> Floor | None:
     """What the true target label alone tells: the most frequent class among the fitting samples of that label.
 
     None where there are no samples to fit on or to judge on whose target and attribute are both known.
@@ -28,15 +40,19 @@ def target_label_control(attribute: str, config: AuditConfig, faces: Faces, spli
         for target in np.unique(fitting_targets)
     }
     predictions = np.array([most_frequent.get(target, overall) for target in testing_targets])
-    right = predictions == labels.testing
-    resamples = Resamples(len(right), config.resamples, config.confidence)
+    right = (predictions == labels.testing).astype(np.float64)
+    people = people_in(faces, subset.testing)
+    resamples = Resamples(people, config.resamples, config.confidence)
     num_classes = len(faces.schema.attribute(attribute).classes)
-    accuracy = wilson(int(right.sum()), len(right), config.confidence)
-    balanced = balanced_accuracy(right.astype(np.float64), labels.testing, num_classes, resamples)
-    return Control("target-label", "", attribute, accuracy, balanced)
+    accuracy = share(right, people, config.confidence)
+    balanced = balanced_accuracy(right, labels.testing, num_classes, resamples)
+    testing = labelled_split(split, faces, attribute)[0].testing
+    aligned = np.full(len(testing), np.nan)
+    aligned[targets[testing] >= 0] = right
+    return Floor(Control("target-label", "", attribute, accuracy, balanced), aligned)
 
 
-def adversary_controls(config: AuditConfig, source: Checkpoint) -> list[Control]:
+def adversary_controls(config: AuditConfig, source: Checkpoint, faces: Faces) -> list[Control]:
     """The adversaries of the training run itself: on pictures, on the unprotected network, and the known ones here."""
     known = known_adversaries(source)
     checkpoints = {"unprotected-adversary": known} if known else {}
@@ -44,12 +60,13 @@ def adversary_controls(config: AuditConfig, source: Checkpoint) -> list[Control]
         checkpoints["known-adversary"] = source
         if (unknown := adversaries_on(source, "unknown")) is not None:
             checkpoints["unknown-adversary"] = unknown
+    people = people_in(faces, judged_rows(faces))
     controls = []
     for kind, adversaries in checkpoints.items():
         for head, score in adversaries.state["test"].items():
             tap, _, attribute = head.partition("-")
             if attribute in config.attributes:
-                accuracy = recorded_accuracy(score, config.confidence)
+                accuracy = recorded_accuracy(score, people, config.confidence)
                 balanced = Estimate(score["balanced_accuracy"], float("nan"), float("nan"))
                 name, place = ("image-adversary", "") if tap == "image" else (kind, tap)
                 controls.append(Control(name, place, attribute, accuracy, balanced))

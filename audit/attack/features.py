@@ -5,7 +5,7 @@
     features/<network>/train/logits.npy
 
 What a noisy channel sends is not kept but drawn from its centres, always alike: one release of every picture, or the
-mean of several.
+mean of several. What a network with such a channel answers is: for each test picture, by several draws of the noise.
 
 Every machine has a folder of its own. A file appears whole or not at all, so that an interrupted extraction goes on
 with what is missing; a file that is not the one that was written is computed again.
@@ -20,7 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from privatenet.audit.errors import AuditError
 from privatenet.audit.record import read_record, write_record
@@ -40,6 +42,11 @@ from privatenet.models.network import Network
 
 SPLITS = ("train", "test")
 LOGITS = "logits"
+LABEL = "label"
+"""Of an audit: the class with the largest of the logits, and nothing else."""
+ANSWERS = "answers"
+"""The file of logits by several draws of a channel's noise; no tap, nobody attacks it."""
+DRAWS = 20
 SEVERAL = "_x"
 """In `release_x10`: what ten releases of one picture tell, by their mean."""
 NOISE_SEED = 20_260
@@ -82,6 +89,17 @@ class Features:
     folder: Path
     shapes: Mapping[str, tuple[int, ...]]
     channel: ChannelSpec
+    _drawn: dict[str, tuple[str, Array]] = field(default_factory=dict, compare=False, repr=False)
+    """By split what was drawn of noisy releases last, as every attacker asks for it."""
+
+    @property
+    def draws(self) -> int:
+        """Of the channel's noise, in `answers`."""
+        return DRAWS if self.channel.kind == "noise" else 1
+
+    def answers(self, split: str) -> Array:
+        """The network's logits, float32 [N, draws, K]; of a noisy channel, of the test split only."""
+        return self.array(split, ANSWERS) if self.draws > 1 else self.array(split, LOGITS)[:, None]
 
     def array(self, split: str, tap: str) -> Array:
         """Float32 [N, *shape of the tap], read-only, on disk; what is sent by a noisy channel in memory."""
@@ -89,10 +107,12 @@ class Features:
         if not releases or self.channel.kind != "noise":
             mapped: Array = np.load(_file(self.folder, split, tap), mmap_mode="r")
             return mapped
-        centres = self.array(split, CENTRE)
-        rng = np.random.default_rng([NOISE_SEED, SPLITS.index(split), releases])
-        noise = rng.standard_normal(centres.shape, dtype=np.float32)
-        return centres + np.float32(self.sigma(tap)) * noise
+        if self._drawn.get(split, ("",))[0] != tap:
+            centres = self.array(split, CENTRE)
+            rng = np.random.default_rng([NOISE_SEED, SPLITS.index(split), releases])
+            noise = rng.standard_normal(centres.shape, dtype=np.float32)
+            self._drawn[split] = tap, centres + np.float32(self.sigma(tap)) * noise
+        return self._drawn[split][1]
 
     def sigma(self, tap: str) -> float:
         """The standard deviation of the noise at `tap`; 0 where there is none."""
@@ -126,11 +146,13 @@ def extract(
     all_shapes = {**network.tap_shapes, LOGITS: (network.spec.num_classes,)}
     shapes = {tap: all_shapes[network_tap(tap)] for tap in (*taps, LOGITS)}
     kept = {CENTRE if releases_of(tap) and channel.kind == "noise" else tap: shape for tap, shape in shapes.items()}
+    answers = {ANSWERS: (DRAWS, network.spec.num_classes)} if channel.kind == "noise" else {}
     network = one_by_one(network).to(ranks.device).eval()
     for split in splits:
-        missing_by_rank = agree.everyone(ranks, partial(_missing, folder, key, split, list(kept), ranks))
+        files = kept | (answers if split == "test" else {})
+        missing_by_rank = agree.everyone(ranks, partial(_missing, folder, key, split, list(files), ranks))
         if any(missing_by_rank):  # only then are pictures decoded
-            missing = {tap: kept[tap] for tap in missing_by_rank[_first_here(ranks)]}
+            missing = {name: files[name] for name in missing_by_rank[_first_here(ranks)]}
             extraction = _Extraction(network, key, split, faces.everything(split), missing, engine, ranks, folder)
             agree.each(ranks, extraction.lay_out)
             agree.each(ranks, extraction.compute)
@@ -168,16 +190,25 @@ class _Extraction:
         subset = self.subset
         rows = evaluation_rows(subset.rows, self.ranks.local_world_size, self.ranks.local_rank)
         files = {tap: np.lib.format.open_memmap(self._unfinished(tap), "r+") for tap in self.shapes}
-        with evaluation_precision(self.engine, self.ranks.device):
+        cuda = [self.ranks.device] if self.ranks.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), evaluation_precision(self.engine, self.ranks.device):
+            torch.manual_seed(NOISE_SEED + self.ranks.local_rank)
             for batch in evaluation_batches(subset.split, subset.pictures, rows, EVALUATION_BATCH):
                 images = layout(prepare(batch.images, self.network.spec.image_size), self.engine)
                 logits, taps = self.network(images)
                 positions = batch.positions.cpu().numpy()
-                for tap, file in files.items():
-                    values = logits if tap == LOGITS else taps[tap]
+                if ANSWERS in files:
+                    taps[ANSWERS] = self._answers(taps[CENTRE])
+                for name, file in files.items():
+                    values = logits if name == LOGITS else taps[name]
                     file[positions] = values.float().cpu().numpy()  # the host waits for the device here
         for file in files.values():
             file.flush()
+
+    def _answers(self, centres: Tensor) -> Tensor:
+        """Logits [B, draws, K] by draws of the noise around `centres`: what follows the channel is all that is run."""
+        network = self.network
+        return torch.stack([network.answer(network.channel(centres)) for _ in range(DRAWS)], dim=1)
 
     def publish(self) -> None:
         """Give the files their names, then write down their sums."""

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, TypeAdapter
 from privatenet.audit.certificate.rows import CertificateRow
 from privatenet.audit.record import read_record, write_record
 
-VERSION = 2
+VERSION = 3
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A figure that may be undefined: NaN, which JSON writes as null."""
@@ -80,7 +80,8 @@ class Leak:
     `code_length` is the online code length of the fitting samples' labels under the best attacker, in bits a label,
     beside `entropy`, what they cost without looking. `change` is the best attacker's accuracy minus that on the
     reference network (the unprotected one), paired by sample, where there is one; `robustness` is the paper's relative
-    form of it.
+    form of it. `left` is its accuracy above the floor (the control target-label) as a share of what the best attacker
+    reads above it of the reference's backbone, paired too; None where that is not surely above the floor, or unknown.
     """
 
     tap: str
@@ -94,6 +95,7 @@ class Leak:
     code_length: Estimate
     change: Estimate | None = None
     robustness: Number | None = None
+    left: Estimate | None = None
 
     @property
     def headline(self) -> Attack:
@@ -128,7 +130,10 @@ class Control:
 
 @dataclass(frozen=True)
 class NetworkFindings:
-    """One network under attack. `role` is audited, unprotected or random (never trained)."""
+    """One network under attack. `role` is audited, unprotected or random (never trained).
+
+    Where its channel is noisy, `utility` is the mean over so many `draws` of the noise; 1: there is none.
+    """
 
     role: str
     stage: str
@@ -137,6 +142,7 @@ class NetworkFindings:
     target: str
     utility: Estimate
     utility_majority: Number
+    draws: int
     objective: str
     lambda_: float | None
     protected: tuple[str, ...]

@@ -6,20 +6,19 @@ from functools import cache, partial
 
 import numpy as np
 
-from privatenet.audit.attack.features import LOGITS, Features
+from privatenet.audit.attack.features import LABEL, LOGITS
 from privatenet.audit.attack.findings import Attack, Estimate, Leak, chosen
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Result, Unit
+from privatenet.audit.attack.intervals import Numbers, Resamples
+from privatenet.audit.attack.label import label_results
 from privatenet.audit.attack.measures import (
     SIGNS,
-    Numbers,
-    Resamples,
     calibrate,
     class_frequencies,
     code_length,
     entropy,
     judge,
     probabilities,
-    wilson,
 )
 from privatenet.audit.attack.online import code_blocks
 from privatenet.audit.attack.samples import (
@@ -27,10 +26,10 @@ from privatenet.audit.attack.samples import (
     AttackSplit,
     Labels,
     Representation,
-    features_of,
     labelled_split,
-    labels_of,
+    people_in,
 )
+from privatenet.audit.people import Indices
 from privatenet.data_shards.reading.plan import Rows
 from privatenet.distributed.faces import Faces
 
@@ -39,33 +38,26 @@ UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 
 @dataclass(frozen=True)
 class JudgedLeak:
-    """A leak, and which test samples its best attacker was right about: what changes are computed from."""
+    """A leak, which test samples its best attacker was right about, and who is in them: to compare networks by."""
 
     leak: Leak
     right: Numbers
+    people: Indices
 
 
 def judge_leaks(attacked: AttackResults, with_code: bool = True) -> list[JudgedLeak]:
-    """Every leak of one network; without the code length, which costs four more fits each, unless `with_code`."""
+    """Every leak of one network, that of the predicted label where logits are attacked; without the code length, which
+    costs four more fits each, unless `with_code`."""
     fleet, leaks = attacked.fleet, []
-    taps = [tap for tap in fleet.features.shapes if any(result.unit.tap == tap for result in attacked.results)]
-    for tap in taps:  # attackers of maps alone have nothing to say of logits
+    every = [*attacked.results, *(label_results(fleet) if LOGITS in fleet.features.shapes else ())]
+    taps = list(dict.fromkeys(result.unit.tap for result in every))
+    for tap in taps:
         by_kind = cache(partial(_representations, fleet))
         for attribute in fleet.config.attributes:
-            results = [r for r in attacked.results if (r.unit.tap, r.unit.attribute) == (tap, attribute)]
+            results = [r for r in every if (r.unit.tap, r.unit.attribute) == (tap, attribute)]
             bounds = len(SIGNS) * len(taps) * len(fleet.folds)
-            leaks.append(_judge_leak(results, fleet, bounds, by_kind if with_code else None))
+            leaks.append(_judge_leak(results, fleet, bounds, by_kind if with_code and tap != LABEL else None))
     return leaks
-
-
-def utility(features: Features, faces: Faces, rows: Rows, confidence: float) -> tuple[Estimate, float]:
-    """How often the logits name the target class of `rows` of all faces, and the share of its largest class."""
-    labels = labels_of(faces, faces.schema.target)[rows]
-    known = labels >= 0
-    predictions = features_of(features, LOGITS, rows).argmax(axis=1)
-    right = (predictions == labels)[known]
-    majority = float(np.bincount(labels[known]).max() / known.sum())
-    return wilson(int(right.sum()), len(right), confidence), majority
 
 
 def log_probabilities(result: Result, labels: AttackLabels, num_classes: int) -> Iterator[tuple[Numbers, Numbers]]:
@@ -92,7 +84,8 @@ def _judge_leak(
     attribute = fleet.faces.schema.attribute(unit.attribute)
     trials = {faces: _Trial.of(splits, fleet.faces, unit.attribute) for faces, splits in fleet.folds.items()}
     labels = trials[unit.faces].labels
-    resamples = Resamples(len(labels), config.resamples, config.confidence, bounds=bounds)
+    people = trials[unit.faces].people
+    resamples = Resamples(people, config.resamples, config.confidence, bounds=bounds)
     attempts: dict[Unit, list[Result]] = {}
     for result in results:
         attempts.setdefault(replace(result.unit, fold=0), []).append(result)
@@ -118,24 +111,26 @@ def _judge_leak(
         best=best,
         code_length=length,
     )
-    return JudgedLeak(leak, judged[best][1])
+    return JudgedLeak(leak, judged[best][1], people)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """The labels of each fold, those of all judged samples in order, and where in the folds' answers these are."""
+    """The labels of each fold; of all judged samples in order the labels, who is in them, and where in the folds'
+    answers they are."""
 
     folds: list[AttackLabels]
     labels: Labels
+    people: Indices
     order: Rows
 
     @classmethod
     def of(cls, splits: Sequence[AttackSplit], faces: Faces, attribute: str) -> "_Trial":
         known = [labelled_split(split, faces, attribute) for split in splits]
-        order = np.argsort(np.concatenate([subset.testing for subset, _ in known]))
-        return cls(
-            [labels for _, labels in known], np.concatenate([labels.testing for _, labels in known])[order], order
-        )
+        rows = np.concatenate([subset.testing for subset, _ in known])
+        order = np.argsort(rows)
+        labels = np.concatenate([labels.testing for _, labels in known])[order]
+        return cls([labels for _, labels in known], labels, people_in(faces, rows[order]), order)
 
 
 def _judge_attack(

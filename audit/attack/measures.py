@@ -2,90 +2,32 @@
 
 An attribute is said to leak where any of many figures surely tells something: the `SIGNS` of the best attacker at every
 tap, on each kind of faces. Each has a lower bound (`Estimate.bound`) of a confidence so high that all of them hold
-together (Bonferroni): where nothing tells anything, one of them is wrong in at most 5 % of audits at 95 %. Resamples do
-not reach so far out, so a bound is the figure minus multiples of its bootstrap deviation.
+together (Bonferroni): where nothing tells anything, one of them is wrong in at most 5 % of audits at 95 %.
 
-Accuracies have Wilson's score interval; everything else a percentile bootstrap over test samples, with the same
-resamples for every attacker, so that differences are paired. A class without samples is left out of what it would make
-undefined, and a measure that nothing defines is NaN.
+Intervals count people, see intervals.py. A class without samples is left out of what it would make undefined, and a
+measure that nothing defines is NaN.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import log_softmax
-from scipy.stats import norm
 from sklearn.metrics import confusion_matrix
 
 from privatenet.audit.attack.findings import Estimate
+from privatenet.audit.attack.intervals import Numbers, Resamples, share
 from privatenet.audit.attack.samples import Labels
-
-Numbers = npt.NDArray[np.float64]
+from privatenet.audit.people import Indices, number_people
 
 SIGNS = ("accuracy", "bits", "balanced", "auc")
 """By which figures an attack may tell something: excess accuracy, usable bits, balanced accuracy, AUC."""
 
 FLOOR = 1e-3
 """Share of the fitting samples' class frequencies in every calibrated answer: nothing is ever impossible."""
-
-
-@dataclass(frozen=True)
-class Resamples:
-    """How often each of `samples` test samples is drawn in each of `count` bootstrap resamples.
-
-    `bounds` is how many lower bounds have to hold together at `confidence`; 0: none is asked for.
-    """
-
-    samples: int
-    count: int = 1000
-    confidence: float = 0.95
-    seed: int = 0
-    bounds: int = 0
-
-    @cached_property
-    def weights(self) -> Numbers:
-        """Float64 [count, samples]; rows sum to `samples`."""
-        rng = np.random.default_rng(self.seed)
-        draws = rng.multinomial(self.samples, np.full(self.samples, 1 / self.samples), size=self.count)
-        return draws.astype(np.float64)
-
-    def estimate(self, value: float, resampled: Numbers) -> Estimate:
-        """`value` with the percentile interval of the same figure on every resample; undefined ones are left out."""
-        defined = resampled[np.isfinite(resampled)]
-        if not len(defined):
-            return Estimate(value, math.nan, math.nan)
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(defined, [tail, 1 - tail])
-        bound = None
-        if self.bounds:
-            bound = value - float(norm.isf((1 - self.confidence) / self.bounds) * defined.std())
-        return Estimate(value, float(low), float(high), bound)
-
-    def mean(self, per_sample: Numbers) -> Estimate:
-        """The mean of a figure per sample."""
-        return self.estimate(float(per_sample.mean()), self.weights @ per_sample / self.samples)
-
-
-def wilson(right: int, samples: int, confidence: float = 0.95) -> Estimate:
-    """A share with Wilson's score interval (1927); NaN where there are no samples."""
-    if not samples:
-        return Estimate(math.nan, math.nan, math.nan)
-    z = float(norm.ppf(0.5 + confidence / 2))
-    share = right / samples
-    centre = (share + z * z / (2 * samples)) / (1 + z * z / samples)
-    half = z / (1 + z * z / samples) * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples * samples))
-    return Estimate(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
-
-
-def recorded_accuracy(score: Mapping[str, Any], confidence: float = 0.95) -> Estimate:
-    """The accuracy of a score in a checkpoint, by the count of right answers: its share is in single precision."""
-    return wilson(round(score["accuracy"] * score["samples"]), score["samples"], confidence)
 
 
 def calibrate(tuning: Numbers, labels: Labels) -> tuple[float, Numbers]:
@@ -145,7 +87,7 @@ def judge(log_p: Numbers, labels: Labels, resamples: Resamples) -> Judgement:
     majority = (labels == counts.argmax()).astype(np.float64)
     matrix = confusion_matrix(labels, answers, labels=np.arange(classes))
     return Judgement(
-        accuracy=wilson(int(right.sum()), len(labels), resamples.confidence),
+        accuracy=share(right, resamples.people, resamples.confidence),
         excess=resamples.mean(right - majority),
         balanced_accuracy=balanced_accuracy(right, labels, classes, resamples),
         auc=macro_auc(log_p, labels, resamples),
@@ -213,11 +155,12 @@ def entropy(labels: Labels) -> float:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def code_length(blocks: Sequence[tuple[Numbers, Labels]], confidence: float = 0.95) -> Estimate:
+def code_length(blocks: Sequence[tuple[Numbers, Labels, Indices]], confidence: float = 0.95) -> Estimate:
     """Online code length in bits a label: what it costs to send labels block by block (Voita and Titov, EMNLP 2020).
 
-    `blocks` are (log-probabilities [n, K], labels [n]) of consecutive blocks, each answered by an attacker that has
-    learnt from those before it, the first one by the uniform code. The interval is over labels.
+    `blocks` are (log-probabilities [n, K], labels [n], persons [n], -1 where unknown) of consecutive blocks, each
+    answered by an attacker that has learnt from those before it, the first one by the uniform code.
     """
-    costs = np.concatenate([-log_p[np.arange(len(labels)), labels] for log_p, labels in blocks]) / math.log(2)
-    return Resamples(len(costs), 400, confidence).mean(costs)
+    costs = np.concatenate([-log_p[np.arange(len(labels)), labels] for log_p, labels, _ in blocks]) / math.log(2)
+    people = number_people(np.concatenate([persons for *_, persons in blocks]))
+    return Resamples(people, 400, confidence).mean(costs)

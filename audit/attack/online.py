@@ -13,17 +13,20 @@ from privatenet.audit.attack import measures
 from privatenet.audit.attack.answers import Stored, read, write
 from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.attack.fleet import Fleet, Unit
-from privatenet.audit.attack.measures import Numbers, calibrate, class_frequencies, probabilities
-from privatenet.audit.attack.samples import AttackLabels, Labels, Representation, labelled_split
+from privatenet.audit.attack.intervals import Numbers
+from privatenet.audit.attack.measures import calibrate, class_frequencies, probabilities
+from privatenet.audit.attack.samples import AttackLabels, Labels, Representation, labelled_split, persons_of
+from privatenet.audit.people import Indices
 from privatenet.data_shards.reading.plan import Rows
 
 
 def code_blocks(
     unit: Unit, fleet: Fleet, representations: Callable[[], Mapping[str, Representation]]
-) -> list[tuple[Numbers, Labels]]:
-    """(log-probabilities [n, K], labels [n]) of consecutive blocks of the fitting samples, by the unit's attacker.
+) -> list[tuple[Numbers, Labels, Indices]]:
+    """(log-probabilities [n, K], labels [n], persons [n]) of consecutive blocks of the fitting samples.
 
-    Kept beside the unit's answers; `representations` gives those of its tap, by kind, where they are needed.
+    The answers are the unit's attacker's. Kept beside its others; `representations` gives those of its tap, by kind,
+    where they are needed.
     """
     split = fleet.split(unit)
     subset, labels = labelled_split(split, fleet.faces, unit.attribute)
@@ -38,7 +41,9 @@ def code_blocks(
         write(path, stored)
     log_p = stored.arrays["log_p"]
     blocks = zip([0, *ends[:-1]], ends, strict=True)
-    return [(log_p[start:end], labels.fitting[order[start:end]]) for start, end in blocks]
+    persons = persons_of(fleet.faces)[subset.fitting]
+    pieces = [(slice(start, end), order[start:end]) for start, end in blocks]
+    return [(log_p[place], labels.fitting[rows], persons[rows]) for place, rows in pieces]
 
 
 def _online(

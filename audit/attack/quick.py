@@ -13,8 +13,9 @@ from pathlib import Path
 from privatenet.audit.attack.features import LOGITS, Key, extract, network_tap
 from privatenet.audit.attack.findings import Estimate, Leak
 from privatenet.audit.attack.fleet import Donor, Fleet, attack
-from privatenet.audit.attack.judging import judge_leaks, utility
+from privatenet.audit.attack.judging import judge_leaks
 from privatenet.audit.attack.samples import attack_folds, judged_rows
+from privatenet.audit.attack.utility import utility
 from privatenet.audit.settings import FACES, AuditConfig
 from privatenet.distributed import agree
 from privatenet.distributed.config import EngineConfig
@@ -71,8 +72,9 @@ def quick_audit(
 
     def judge() -> QuickFindings:
         leaks = judge_leaks(attacked, with_code=False)
+        rows, logits = judged_rows(faces, validation=True), features.array("train", LOGITS)
         return QuickFindings(
-            utility(features, faces, judged_rows(faces, validation=True), config.confidence)[0],
+            utility(logits[rows][:, None], faces, rows, config.confidence)[0],
             tuple(judged.leak for judged in leaks),
         )
 

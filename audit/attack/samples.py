@@ -23,10 +23,10 @@ from sklearn.decomposition import PCA
 from privatenet.audit.attack.answers import Stored, library_versions, read, write
 from privatenet.audit.attack.features import Array, Features
 from privatenet.audit.errors import AuditError
+from privatenet.audit.people import Indices, number_people
 from privatenet.audit.settings import FACES, TRAINING, AuditConfig
 from privatenet.data_shards.files import make_once
 from privatenet.data_shards.reading.plan import Rows, validation_mask
-from privatenet.data_shards.shards.manifest import Split
 from privatenet.distributed.config import digest
 from privatenet.distributed.faces import Faces
 from privatenet.models.channel import CENTRE
@@ -144,6 +144,17 @@ def labels_of(faces: Faces, attribute: str) -> Labels:
     return np.concatenate([faces.train.labels[:, column], faces.test.labels[:, column]])
 
 
+def persons_of(faces: Faces) -> Indices:
+    """Who is in each of all faces, int64 [N]; -1: unknown."""
+    splits = (faces.train, faces.test)
+    return np.concatenate([np.full(len(s), -1) if s.persons is None else s.persons for s in splits])
+
+
+def people_in(faces: Faces, rows: Rows) -> Indices:
+    """Who is in each of `rows` of all faces, int64 [N], numbered from 0; an unknown person is one of their own."""
+    return number_people(persons_of(faces)[rows])
+
+
 def labelled_split(split: AttackSplit, faces: Faces, attribute: str) -> tuple[AttackSplit, AttackLabels]:
     """The rows of `split` whose `attribute` is known, and their labels."""
     labels = labels_of(faces, attribute)
@@ -197,7 +208,7 @@ def representations(
 def _fresh_splits(faces: Faces, config: AuditConfig, validation: bool) -> tuple[AttackSplit, ...]:
     """The judged rows cut into folds; to learn from for each, three quarters of the others, one quarter to tune on."""
     names, target = [*faces.train.names, *faces.test.names], _target(faces)
-    persons = np.concatenate([_persons(faces.train), _persons(faces.test)])
+    persons = persons_of(faces)
     keys = np.where(persons >= 0, persons, -1 - np.arange(len(persons)))
 
     def choose(rows: Rows, fraction: float, salt: str) -> npt.NDArray[np.bool_]:
@@ -214,10 +225,6 @@ def _fresh_splits(faces: Faces, config: AuditConfig, validation: bool) -> tuple[
         tuning = choose(others, 0.25, f"{fold}/")
         splits.append(AttackSplit(others[~tuning], others[tuning], testing))
     return tuple(splits)
-
-
-def _persons(split: Split) -> Labels:
-    return np.full(len(split), -1) if split.persons is None else split.persons
 
 
 def _target(faces: Faces) -> Labels:

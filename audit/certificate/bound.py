@@ -22,9 +22,9 @@ import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
 from privatenet.audit.errors import AuditError
+from privatenet.audit.people import Indices, number_people
 
 Numbers = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
 
 FEWEST_PEOPLE = 20
 MOST_NUMBERS = 16
@@ -84,7 +84,7 @@ def certify_codes(codes: Indices, labels: Indices, persons: Indices | None, conf
 def code_accuracy(codes: Indices, labels: Indices, persons: Indices | None) -> float:
     """How often the best guess from a code alone, int64 [N], is right of these very people, each alike in weight."""
     known = np.full(len(labels), -1) if persons is None else persons
-    return _code_accuracy(codes, labels, _alike(_people(known)))
+    return _code_accuracy(codes, labels, _alike(number_people(known)))
 
 
 def certify_gaussian(
@@ -138,7 +138,7 @@ def _certify(
     if (labels < 0).any():
         raise AuditError(f"{(labels < 0).sum():,} of {len(labels):,} labels are unknown; accepted: labels from 0")
     known = np.full(len(labels), -1) if persons is None else persons
-    person = _people(known)
+    person = number_people(known)
     people = int(person.max(initial=-1)) + 1
     if people < FEWEST_PEOPLE:
         raise AuditError(f"{people} people are too few for a certificate; accepted: {FEWEST_PEOPLE} or more")
@@ -167,13 +167,6 @@ def _certify(
         releases=releases,
         draws=draws,
     )
-
-
-def _people(persons: Indices) -> Indices:
-    """Persons numbered from 0 on, int64 [N]; each unknown one is a person of their own."""
-    strangers = persons.max(initial=0) + 1 + np.arange(len(persons))
-    numbers: Indices = np.unique(np.where(persons < 0, strangers, persons), return_inverse=True)[1]
-    return numbers
 
 
 def _alike(person: Indices) -> Numbers:

@@ -10,6 +10,8 @@ import torch
 
 from privatenet.audit.attack.checks import check_attributes, check_confidence, check_network, check_releases
 from privatenet.audit.attack.features import LOGITS, Key, extract
+from privatenet.audit.attack.findings import Estimate
+from privatenet.audit.attack.utility import network_utility
 from privatenet.audit.certificate.bound import MOST_NUMBERS
 from privatenet.audit.certificate.rows import CertificateRow, People, Release, certificate_rows
 from privatenet.audit.errors import AuditError
@@ -31,7 +33,8 @@ PICTURES = 1024
 
 @dataclass(frozen=True)
 class Certificates:
-    """certificate.json: of which network and data set, and in a line each why other rows are `missing`."""
+    """certificate.json: of which network and data set, in a line each why other rows are `missing`, and the utility on
+    the same test split, where its target is labelled: the mean over so many `draws` of the noise, if there is any."""
 
     package: str
     created: str
@@ -42,6 +45,8 @@ class Certificates:
     jointly: bool
     rows: tuple[CertificateRow, ...]
     missing: tuple[str, ...]
+    utility: Estimate | None
+    draws: int
 
 
 def certify(
@@ -57,9 +62,9 @@ def certify(
     attributes = config.attributes or schema.private
     _check(config, attributes, schema, faces)
     network = load_network(source, ranks)
-    reason = "" if config.deployment == "output" else split_reason(network)
+    reason = "" if config.deployment == "label" else split_reason(network)
     if config.deployment == "split" and reason:
-        raise AuditError(f"{source.folder}: {reason}; accepted: --deployment output")
+        raise AuditError(f"{source.folder}: {reason}; accepted: --deployment label")
     key = Key(source.hash, faces.fingerprint, engine.precision, network.spec.image_size)
     root = source.folder.parent.parent / "features"
     releases = network_releases(network, key, config.releases, faces, engine, ranks, root)
@@ -68,6 +73,11 @@ def certify(
     rows, reasons = agree.first(
         ranks, lambda: certificate_rows(releases, people, config.confidence, config.draws, config.jointly)
     )
+    features = extract(network, key, [], faces, engine, ranks, root, splits=("test",))
+    target = faces.schema.attribute(faces.schema.target)
+    utility = None
+    if target == schema.attribute(schema.target) and people.targets is not None:
+        utility = agree.first(ranks, lambda: network_utility(features, faces, config.confidence)[0])
     if not rows:
         raise AuditError(f"{source.folder}: nothing can be certified: {'; '.join(reasons)}")
     return Certificates(
@@ -80,6 +90,8 @@ def certify(
         jointly=config.jointly,
         rows=rows,
         missing=((f"split: {reason}",) if reason else ()) + reasons,
+        utility=utility,
+        draws=features.draws,
     )
 
 
@@ -118,7 +130,7 @@ def network_releases(
             releases += [Release("split", flat, channel.sigma, count) for count in counts]
         else:
             releases.append(Release("split", _codes(network.channel, centres)))
-    return [*releases, Release("output", features.array("test", LOGITS).argmax(axis=1))]
+    return [*releases, Release("label", features.array("test", LOGITS).argmax(axis=1))]
 
 
 def people_of(faces: Faces, attributes: Sequence[str], source: Checkpoint) -> People:
@@ -150,10 +162,10 @@ def _check(config: CertifyConfig, attributes: Sequence[str], schema: Schema, fac
     if config.deployment == "enclave":
         raise AuditError(
             "deployment: in an enclave an adversary reads thousands of features before any noise, of which the bound "
-            "would be 100 %; accepted: split, output"
+            "would be 100 %; accepted: split, label"
         )
-    if config.deployment not in ("", "split", "output"):
-        raise AuditError(f"deployment: {config.deployment!r} is unknown; accepted: split, output")
+    if config.deployment not in ("", "split", "label"):
+        raise AuditError(f"deployment: {config.deployment!r} is unknown; accepted: split, label")
     check_releases(config.releases)
     check_confidence(config.confidence)
     if config.draws < 1000:

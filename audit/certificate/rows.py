@@ -7,13 +7,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from privatenet.audit.certificate.bound import Certificate, Indices, certify_codes, certify_gaussian, code_accuracy
+from privatenet.audit.certificate.bound import Certificate, certify_codes, certify_gaussian, code_accuracy
 from privatenet.audit.errors import AuditError
+from privatenet.audit.people import Indices
 
 SEED = 20_261
 """Of the draws that an estimate rests on."""
 
-Deployment = Literal["split", "output"]
+Deployment = Literal["split", "label"]
 """What an adversary reads: what the channel sends, or the predicted label alone."""
 
 
@@ -45,7 +46,7 @@ class CertificateRow:
 
     Args:
         attribute: The private attribute.
-        deployment: split (what the channel sends) or output (the predicted label alone).
+        deployment: split (what the channel sends) or label (the predicted label alone).
         floor: Accuracy of the best guess from the true target label, on those of the pictures that have one, each
             person alike in weight; None where none has.
         left_out: Pictures whose label is unknown, or of a person whom a stage has learnt from.

@@ -9,7 +9,7 @@ from privatenet.audit.report.text import percent
 
 def row_sentence(row: CertificateRow) -> str:
     """`sentence` of a row, which rests on the test split."""
-    thing = "predicted label" if row.deployment == "output" else ""
+    thing = "predicted label" if row.deployment == "label" else ""
     return sentence(row.certificate, row.attribute, "test", thing)
 
 

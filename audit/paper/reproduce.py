@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 
-from privatenet.audit.attack.measures import recorded_accuracy
+from privatenet.audit.attack.findings import Estimate
+from privatenet.audit.attack.intervals import recorded_accuracy
+from privatenet.audit.attack.samples import judged_rows, people_in
 from privatenet.audit.paper.comparison import lambda_marks, markdown_page
 from privatenet.audit.paper.reproduction import (
     VERSION,
@@ -87,9 +89,9 @@ def reproduce(settings: ReproduceConfig, config: Config, faces: Faces, ranks: Ra
                 dataset=faces.schema.name,
                 fingerprint=faces.fingerprint,
                 target=faces.schema.target,
-                utility=recorded_accuracy(utility),
+                utility=_accuracy(utility, faces),
                 utility_majority=_majority(utility),
-                unprotected=tuple(_adversary(pair, known.state["test"]) for pair in adversaries(settings)),
+                unprotected=tuple(_adversary(pair, known.state["test"], faces) for pair in adversaries(settings)),
                 networks=tuple(networks[case] for case in table),
                 sweep=tuple(networks[case] for case in sweep),
                 latencies=tuple(latencies),
@@ -128,13 +130,13 @@ def _config(case: Case, config: Config) -> Config:
 
 
 def _network(case: Case, faces: Faces, private: Test, unknown: Test, reference: Test) -> PrivateNetwork:
-    unprotected = _adversary(case.pair, reference).accuracy.value
-    trained_against, anew = _adversary(case.pair, private), _adversary(case.pair, unknown)
+    unprotected = _adversary(case.pair, reference, faces).accuracy.value
+    trained_against, anew = (_adversary(case.pair, test, faces) for test in (private, unknown))
     return PrivateNetwork(
         case.name,
         case.objective,
         case.lambda_,
-        recorded_accuracy(private[faces.schema.target]),
+        _accuracy(private[faces.schema.target], faces),
         trained_against,
         anew,
         robustness(trained_against.accuracy.value, unprotected),
@@ -142,9 +144,13 @@ def _network(case: Case, faces: Faces, private: Test, unknown: Test, reference: 
     )
 
 
-def _adversary(pair: Pair, test: Test) -> Adversary:
+def _adversary(pair: Pair, test: Test, faces: Faces) -> Adversary:
     score = test[pair.name]
-    return Adversary(pair.tap, pair.attribute, recorded_accuracy(score), _majority(score), score["samples"])
+    return Adversary(pair.tap, pair.attribute, _accuracy(score, faces), _majority(score), score["samples"])
+
+
+def _accuracy(score: Mapping[str, Any], faces: Faces) -> Estimate:
+    return recorded_accuracy(score, people_in(faces, judged_rows(faces)))
 
 
 def _majority(score: Mapping[str, Any]) -> float:

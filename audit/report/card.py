@@ -13,7 +13,7 @@ from privatenet.audit.report.tables import (
     networks_table,
     protocol_table,
 )
-from privatenet.audit.report.text import in_words, markdown, percent, points, tap_name, with_interval
+from privatenet.audit.report.text import in_words, markdown, over_draws, percent, points, tap_name, with_interval
 from privatenet.audit.report.verdict import verdicts
 from privatenet.data_shards.files import replacing
 
@@ -88,8 +88,9 @@ def _factors(findings: Findings) -> str:
 def _metrics(findings: Findings) -> str:
     protocol = findings.protocol
     return (
-        "Utility is accuracy on the target attribute. Leakage is the accuracy of the best attacker, chosen by tuning, "
-        "on training faces or fresh ones, where it reads more, beside the majority class; excess is the difference. "
+        "Utility is accuracy on the target attribute, with a noisy channel the mean over draws of the noise. Leakage "
+        "is the accuracy of the best attacker, chosen by tuning, on training faces or fresh ones, where it reads more, "
+        "beside the majority class; excess is the difference. "
         "Bits, balanced accuracy and AUC stand beside them. "
         f"Intervals have a confidence of {100 * protocol.confidence:.3g} %, from {protocol.resamples:,} resamples."
     )
@@ -117,7 +118,10 @@ def _training(findings: Findings) -> str:
 
 def _analyses(findings: Findings) -> str:
     network = findings.audited
-    utility = f"Utility: {markdown(network.target)} {with_interval(network.utility, percent, ' %')}, majority class "
+    noise = f", {words}" if (words := over_draws(network.draws)) else ""
+    utility = (
+        f"Utility: {markdown(network.target)} {with_interval(network.utility, percent, ' %')}{noise}, majority class "
+    )
     sentences = "\n".join(f"- {markdown(verdict.sentence)}" for verdict in verdicts(findings))
     tables: list[Table] = [
         leaks_table(findings),
@@ -145,8 +149,8 @@ def _caveats(findings: Findings) -> str:
     batch = "\n- Affinity is batch: a picture's answer depends on its batch." if affinity == "batch" else ""
     return (
         "- An attacker that failed proves nothing: a stronger one may succeed.\n"
-        "- A figure holds for its own deployment: enclave (the features themselves are read), split (what is sent) or "
-        "output.\n"
+        "- A figure holds for its own deployment: enclave (the features themselves are read), split (what is sent), "
+        "output (logits) or label (the bare answer).\n"
         "- They hold for single pictures; several pictures of one face may tell more."
         f"{batch}\n\n{markdown_table(protocol_table(findings))}"
     )

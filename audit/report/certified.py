@@ -5,12 +5,13 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from privatenet.audit.attack.features import SEVERAL
+from privatenet.audit.attack.features import LABEL, SEVERAL
 from privatenet.audit.attack.findings import Findings
+from privatenet.audit.certificate.network import Certificates
 from privatenet.audit.certificate.rows import CertificateRow
 from privatenet.audit.certificate.words import at_most, row_sentence
 from privatenet.audit.report.tables import Cell, Table, markdown_table
-from privatenet.audit.report.text import DASH, interval, markdown, percent
+from privatenet.audit.report.text import DASH, interval, markdown, over_draws, percent, with_interval
 from privatenet.models.channel import RELEASE
 
 FEWEST = 10
@@ -59,8 +60,9 @@ def certificate_markdown(findings: Findings) -> list[str]:
     return [sentences, f"**{markdown(table.caption)}**", markdown_table(table)]
 
 
-def print_certificates(rows: tuple[CertificateRow, ...]) -> None:
-    """Print table and sentences; fits 80 columns."""
+def print_certificates(certificates: Certificates) -> None:
+    """Print utility, table and sentences; fits 80 columns."""
+    rows, utility = certificates.rows, certificates.utility
     table = certificates_table(rows)
     console = Console(width=max(80, Console().width))
     printed = RichTable(box=SIMPLE_HEAD, padding=0, collapse_padding=True, caption=table.caption)
@@ -68,16 +70,20 @@ def print_certificates(rows: tuple[CertificateRow, ...]) -> None:
         printed.add_column(column.removesuffix(" %"), justify="right" if table.numeric(place) else "left")
     for row in table.rows:
         printed.add_row(*(Text(str(cell)) for cell in row))
+    if utility is not None:
+        noise = f", {words}" if (words := over_draws(certificates.draws)) else ""
+        console.print(Text(f"utility {with_interval(utility, percent, ' %')}{noise}"))
     console.print(printed)
     for sentence in certificate_sentences(rows):
         console.print(Text(f"- {sentence}"))
 
 
 def _best(row: CertificateRow, findings: Findings) -> Cell:
-    """The best attacker's accuracy on what the row certifies; a label alone is not attacked."""
+    """The best attacker's accuracy on what the row certifies."""
     releases = row.certificate.releases
-    tap = RELEASE if releases == 1 else f"{RELEASE}{SEVERAL}{releases}"
-    for place, leak in enumerate(findings.audited.leaks if row.deployment == "split" else ()):
+    split = RELEASE if releases == 1 else f"{RELEASE}{SEVERAL}{releases}"
+    tap = split if row.deployment == "split" else LABEL
+    for place, leak in enumerate(findings.audited.leaks):
         if (leak.tap, leak.attribute) == (tap, row.attribute):
             accuracy, where = leak.headline.accuracy, f"networks.0.leaks.{place}.attacks.{leak.best}.accuracy"
             ends = interval(accuracy)

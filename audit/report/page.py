@@ -27,7 +27,17 @@ from privatenet.audit.report.tables import (
     networks_table,
     protocol_table,
 )
-from privatenet.audit.report.text import DASH, attack_name, count, interval, markdown, percent, tap_name, with_interval
+from privatenet.audit.report.text import (
+    DASH,
+    attack_name,
+    count,
+    interval,
+    markdown,
+    over_draws,
+    percent,
+    tap_name,
+    with_interval,
+)
 from privatenet.audit.report.trade_off import Mark, describe_trade_off, trade_off
 from privatenet.audit.report.verdict import Verdict, comparison, verdicts
 from privatenet.data_shards.files import replacing
@@ -37,9 +47,13 @@ MOST = 6
 
 READING = (
     (
+        "utility",
+        "accuracy on the target attribute; where a channel adds noise, the mean over draws of it, as one draw is luck.",
+    ),
+    (
         "deployment",
         "what an attacker reads of single pictures: enclave, the features themselves; split, what is sent of them, "
-        "once or as the mean of several releases; output, the answer's numbers.",
+        "once or as the mean of several releases; output, the answer's numbers (logits); label, the bare answer.",
     ),
     (
         "best attacker",
@@ -53,6 +67,11 @@ READING = (
     (
         "floor",
         "accuracy of who sees only the true target label; a network that always names it right cannot hide this much.",
+    ),
+    (
+        "left",
+        "accuracy above the floor, as a share of what is read above it of the unprotected network's backbone; by "
+        "chance it may lie below 0: nothing is left then.",
     ),
     ("excess", "accuracy above the majority, in percentage points: 0 is what an answer without looking gets."),
     ("change", "accuracy minus the best attacker's on the unprotected network at the same tap, in points."),
@@ -69,7 +88,8 @@ READING = (
     ("AUC", "chance to rank two faces of different classes rightly, averaged over classes: 0.50 is guessing."),
     (
         "interval",
-        "where the figure lies at the protocol's confidence, were other faces drawn; stronger attackers may exceed it.",
+        "where the figure lies at the protocol's confidence, were other people drawn (other faces, where it is unknown "
+        "who is in them); stronger attackers may exceed it.",
     ),
 )
 
@@ -206,12 +226,12 @@ def _whiskers(findings: Findings) -> str:
 def _facts(findings: Findings) -> list[tuple[str, str, str]]:
     """The audited network's facts: name, value, and its interval or reference."""
     network, samples = findings.audited, sorted({leak.samples for leak in findings.audited.leaks})
-    majority = f"majority {percent(network.utility_majority)} %"
+    beside = [interval(network.utility), f"majority {percent(network.utility_majority)} %", over_draws(network.draws)]
     facts = [
         (
             f"utility: {network.target}",
             f"{percent(network.utility.value)} %",
-            f"{interval(network.utility)}; {majority}",
+            "; ".join(filter(None, beside)),
         ),
         ("objective", network.objective or DASH, ""),
         ("lambda", DASH if network.lambda_ is None else f"{network.lambda_:g}", ""),

@@ -21,9 +21,11 @@ from privatenet.audit.report.text import (
     interval,
     markdown,
     number,
+    over_draws,
     percent,
     points,
     tap_name,
+    whole,
 )
 from privatenet.audit.report.verdict import verdicts
 
@@ -125,10 +127,21 @@ def leaks_table(findings: Findings) -> Table:
                 _floor(findings, leak.attribute),
                 _reference(findings, "unprotected", leak),
                 _estimate(leak.headline.accuracy, f"{at}.attacks.{leak.best}.accuracy"),
+                DASH_CELL if leak.left is None else _estimate(leak.left, f"{at}.left", whole),
                 Cell(leak.headline.faces),
             )
         )
-    columns = ("attribute", "tap", "deployment", "majority %", "floor %", "unprotected %", "this network %", "faces")
+    columns = (
+        "attribute",
+        "tap",
+        "deployment",
+        "majority %",
+        "floor %",
+        "unprotected %",
+        "this network %",
+        "left %",
+        "faces",
+    )
     caption = "What the best attacker reads from the audited network" + (" (* protected)" if network.protected else "")
     return _without_empty(Table(caption, columns, tuple(rows), headers=2))
 
@@ -233,6 +246,7 @@ def networks_table(findings: Findings) -> Table:
                 Cell(network.stage or DASH),
                 _estimate(network.utility, f"{at}.utility"),
                 _share(network.utility_majority, f"{at}.utility_majority"),
+                DASH_CELL if network.draws == 1 else Cell(str(network.draws), value=network.draws, where=f"{at}.draws"),
                 Cell(network.objective or DASH),
                 DASH_CELL
                 if network.lambda_ is None
@@ -243,8 +257,9 @@ def networks_table(findings: Findings) -> Table:
                 Cell(network.sha256 or DASH),
             )
         )
-    columns = ("network", "stage", f"{findings.audited.target} %", "majority %", "objective", "lambda")
-    return Table("Networks and their utility", (*columns, "protected", "affinity", "checkpoint", "sha256"), tuple(rows))
+    utility = (f"{findings.audited.target} %", "majority %", "mean over draws")
+    columns = ("network", "stage", *utility, "objective", "lambda", "protected", "affinity", "checkpoint", "sha256")
+    return _without_empty(Table("Networks and their utility", columns, tuple(rows)))
 
 
 def order(leak: Leak) -> list[int]:
@@ -257,9 +272,8 @@ def print_summary(findings: Findings, console: Console | None = None) -> None:
     """Print the verdicts and one line per tap and attribute; fits 80 columns."""
     console = console or Console(width=max(80, Console().width))
     network = findings.audited
-    utility = (
-        f"{network.target}: {percent(network.utility.value)} % right (majority {percent(network.utility_majority)} %)"
-    )
+    beside = [f"majority {percent(network.utility_majority)} %", over_draws(network.draws)]
+    utility = f"{network.target}: {percent(network.utility.value)} % right ({', '.join(filter(None, beside))})"
     table = RichTable(
         box=SIMPLE_HEAD,
         padding=0,

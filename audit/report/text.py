@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable
 
-from privatenet.audit.attack.features import LOGITS, releases_of
+from privatenet.audit.attack.features import LABEL, LOGITS, releases_of
 from privatenet.audit.attack.findings import Attack, Estimate
 from privatenet.audit.settings import TRAINING
 
@@ -51,6 +51,22 @@ def in_words(items: list[str]) -> str:
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
+def over_draws(draws: int) -> str:
+    """What to say of a utility that is the mean over draws of a channel's noise; nothing where there is none."""
+    return f"mean over {draws} draws of the noise" if draws > 1 else ""
+
+
+def left_in_words(left: Estimate) -> str:
+    """How much leakage is left: `31 % is left (20 to 42)`; where it is not above 0, `nothing is left (-15 to 12 %)`."""
+    ends = interval(left, whole)
+    return f"nothing is left ({ends} %)" if left.value <= 0 else f"{whole(left.value)} % is left ({ends})"
+
+
+def whole(share: float) -> str:
+    """A share of 1 in whole percent, without the sign."""
+    return number(100 * share, 0)
+
+
 def attack_name(attack: Attack) -> str:
     """Attacker, what it looks at, and the faces it is fitted on, if not training faces: `mlp2, whitened, fresh`."""
     faces = attack.faces if attack.faces != TRAINING else ""
@@ -63,10 +79,11 @@ def tap_name(tap: str) -> str:
 
 
 def deployment(tap: str) -> str:
-    """Where an attacker reads a tap: `enclave`, `split` or `split, 10 releases` (what is sent), or `output`."""
-    releases = releases_of(tap)
-    split = "split" if releases == 1 else f"split, {tap_name(tap)}"
-    return split if releases else "output" if tap == LOGITS else "enclave"
+    """Where an attacker reads a tap: `enclave`, `split` or of several releases `split, 10`, `output` (the logits) or
+    `label` (the class that they name)."""
+    if releases := releases_of(tap):
+        return "split" if releases == 1 else f"split, {releases}"
+    return {LOGITS: "output", LABEL: "label"}.get(tap, "enclave")
 
 
 def markdown(text: str) -> str:

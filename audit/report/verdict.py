@@ -8,7 +8,17 @@ from typing import Literal
 
 from privatenet.audit.attack.findings import Attack, Findings, Leak
 from privatenet.audit.attack.measures import SIGNS
-from privatenet.audit.report.text import attack_name, count, in_words, number, percent, points, tap_name, with_interval
+from privatenet.audit.report.text import (
+    attack_name,
+    count,
+    in_words,
+    left_in_words,
+    number,
+    percent,
+    points,
+    tap_name,
+    with_interval,
+)
 
 FEW = 100
 """Below this many test samples nothing is said to be hidden."""
@@ -59,13 +69,18 @@ def verdict(leak: Leak, findings: Findings) -> str:
 
 
 def comparison(leak: Leak, findings: Findings) -> str:
-    """A second sentence: what the unprotected network gives away at the same tap; empty where it was not attacked."""
-    unprotected = findings.network("unprotected")
-    reference = unprotected.leak(leak.tap, leak.attribute) if unprotected else None
-    if reference is None or leak.change is None:
+    """What the unprotected network gives away at the same tap, and how much is left of what it gives away in all; empty
+    where it was not attacked."""
+    if (unprotected := findings.network("unprotected")) is None:
         return ""
-    there = percent(reference.headline.accuracy.value)
-    return f"On the unprotected network it is {there} %: a change of {with_interval(leak.change, points, ' points')}."
+    sentences = []
+    if (reference := unprotected.leak(leak.tap, leak.attribute)) is not None and leak.change is not None:
+        there, change = percent(reference.headline.accuracy.value), with_interval(leak.change, points, " points")
+        sentences.append(f"On the unprotected network it is {there} %: a change of {change}.")
+    if leak.left is not None:
+        left = left_in_words(leak.left)
+        sentences.append(f"Of what its backbone gives away above the floor, {left}.")
+    return " ".join(sentences)
 
 
 def sharpest(leaks: Sequence[Leak]) -> Leak:

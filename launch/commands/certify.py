@@ -75,7 +75,7 @@ def _main(argv: list[str]) -> int:
     finally:
         leave()
     if ranks.first:
-        print_certificates(certificates.rows)
+        print_certificates(certificates)
         for reason in certificates.missing:
             print(f"not certified: {reason}")
         print(f"certificate  {folder / CERTIFICATE}")

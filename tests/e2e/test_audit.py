@@ -104,10 +104,13 @@ def test_an_audit_judges_every_tap_and_attribute_of_three_networks(audited: Find
     assert [network.role for network in audited.networks] == ["audited", "unprotected", "random"]
     for network in audited.networks:
         assert [(leak.tap, leak.attribute) for leak in network.leaks] == [
-            (tap, attribute) for tap in ("backbone", "arm", "logits") for attribute in ("gender", "age_group")
+            (tap, attribute) for tap in ("backbone", "arm", "logits", "label") for attribute in ("gender", "age_group")
         ]
     for leak in audited.audited.leaks:
         kinds = {(attack.attacker, attack.representation) for attack in leak.attacks}
+        if leak.tap == "label":
+            assert kinds == {("table", "label")}
+            continue
         expected = {("logistic", "raw"), ("logistic", "whitened"), ("svm", "raw"), ("svm", "whitened")}
         maps = {("paper", "map"), ("conv", "map"), ("logistic", "channels"), ("svm", "channels")}
         assert kinds == expected | (maps if leak.tap == "backbone" else {("paper", "vector")})
@@ -118,6 +121,14 @@ def test_an_audit_judges_every_tap_and_attribute_of_three_networks(audited: Find
         difference = leak.headline.accuracy.value - reference.headline.accuracy.value
         assert leak.change.value == pytest.approx(difference)
         assert leak.robustness == pytest.approx(difference / reference.headline.accuracy.value)
+        floors = {
+            control.attribute: control.accuracy.value for control in audited.controls if control.kind == "target-label"
+        }
+        whole = audited.networks[1].leak("backbone", leak.attribute)
+        assert whole is not None
+        if leak.left is not None:
+            excess, at_most = (one.headline.accuracy.value - floors[leak.attribute] for one in (leak, whole))
+            assert leak.left.value == pytest.approx(excess / at_most)
 
 
 def test_the_utility_and_the_known_adversaries_are_those_of_the_run(audited: Findings, run: Path) -> None:

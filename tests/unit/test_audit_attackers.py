@@ -17,8 +17,9 @@ from privatenet.audit.attack import answers, fleet, samples
 from privatenet.audit.attack.attackers import ATTACKERS, AttackContext
 from privatenet.audit.attack.features import Features, Key
 from privatenet.audit.attack.fleet import Donor, Fleet, Result, Unit
+from privatenet.audit.attack.intervals import Numbers, Resamples
 from privatenet.audit.attack.judging import log_probabilities
-from privatenet.audit.attack.measures import Judgement, Numbers, Resamples, judge
+from privatenet.audit.attack.measures import Judgement, judge
 from privatenet.audit.attack.samples import KINDS, AttackLabels, AttackSplit, Representation, representations
 from privatenet.audit.attack.together import Member, Recipe, train_together
 from privatenet.audit.settings import AuditConfig
@@ -84,7 +85,7 @@ def judged(
 ) -> dict[str, tuple[float, Judgement]]:
     """The same with judgements."""
     testing = y[2 * (samples // 4) :]
-    resamples = Resamples(len(testing), 200)
+    resamples = Resamples(np.arange(len(testing)), 200)
     return {
         name: (loss, judge(log_p, testing, resamples))
         for name, (loss, log_p) in attacked(x, y, samples, attackers).items()
@@ -124,7 +125,7 @@ def test_pure_noise_is_not_called_a_leak_more_often_than_the_confidence_allows()
     learnt anything about, more than 7 are past chance (p < 0.01), whatever it answers. The AUC's truth is 0.5 then; the
     excess, whose majority class is that of the test samples, is below its own more often than that."""
     attackers = ("logistic", "mlp1", "svm", "trees", "paper")
-    resamples = Resamples(400, 200)
+    resamples = Resamples(np.arange(400), 200)
     above: dict[str, int] = {}
     for seed in range(10):
         rng = np.random.default_rng(seed)

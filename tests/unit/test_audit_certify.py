@@ -48,10 +48,10 @@ def test_each_release_has_a_row_beside_the_floor_and_what_is_too_few_is_said() -
     gender = people.labels["gender"]
     split = Release("split", gender[:, None] * 2.0, sigma=1.0)
     certified, missing = certificate_rows(
-        [split, replace(split, count=10), Release("output", np.zeros(PICTURES, np.int64))], people, 0.95, 2000
+        [split, replace(split, count=10), Release("label", np.zeros(PICTURES, np.int64))], people, 0.95, 2000
     )
     assert [(row.attribute, row.deployment, row.certificate.releases) for row in certified] == [
-        ("gender", "split", 1), ("gender", "split", 10), ("gender", "output", 1)
+        ("gender", "split", 1), ("gender", "split", 10), ("gender", "label", 1)
     ]  # fmt: skip
     assert [row.floor for row in certified] == pytest.approx([0.75] * 3)
     one, ten, label = (row.certificate.estimate for row in certified)
@@ -68,7 +68,7 @@ def test_unknown_labels_and_people_whom_the_network_has_learnt_from_are_left_out
     people = crowd()
     fresh = np.arange(PICTURES) >= 100
     unknown = np.where(np.arange(PICTURES) < 300, people.labels["gender"], -1)
-    (row,) = rows(replace(people, labels={"gender": unknown}, fresh=fresh), Release("output", unknown))
+    (row,) = rows(replace(people, labels={"gender": unknown}, fresh=fresh), Release("label", unknown))
     assert (row.left_out, row.certificate.pictures, row.certificate.people) == (200, 200, 100)
 
 
@@ -85,7 +85,7 @@ def test_the_floor_is_of_pictures_whose_target_is_known_however_few() -> None:
 
 def test_jointly_the_error_is_shared_by_all_bounds() -> None:
     people = replace(crowd(), labels={"gender": crowd().labels["gender"]}, targets=None)
-    label = Release("output", np.zeros(PICTURES, np.int64))
+    label = Release("label", np.zeros(PICTURES, np.int64))
     alone, together = rows(people, label, label), rows(people, label, label, jointly=True)
     assert together[0].certificate.confidence == pytest.approx(0.975)
     assert together[0].certificate.bound > alone[0].certificate.bound
@@ -96,7 +96,7 @@ def test_jointly_the_error_is_shared_by_all_bounds() -> None:
 def test_the_balanced_bound_is_shown_only_where_every_class_has_ten_people(rare: int, text: str) -> None:
     labels = np.where(np.arange(PICTURES) < rare, 0, 1)
     people = People({"gender": labels}, None, None, np.ones(PICTURES, dtype=np.bool_))
-    table = certificates_table(rows(people, Release("output", labels)))
+    table = certificates_table(rows(people, Release("label", labels)))
     (cells,) = table.rows
     assert cells[table.columns.index("balanced %")].text == text
 
@@ -144,10 +144,17 @@ def test_a_network_is_certified_in_every_deployment_where_it_can_be(
     stage = checkpoint_of(tmp_path, shards, channel)
     assert cli.main(["certify", str(stage), "--attributes", "[gender]"]) == 0
     printed = capsys.readouterr().out
-    deployments = ["split"] * (len(kinds) - 1) + ["output"]
+    deployments = ["split"] * (len(kinds) - 1) + ["label"]
     assert certificate_file(stage) == [("gender", *pair) for pair in zip(deployments, kinds, strict=True)]
     assert "No adversary whatever names gender right" in printed
     assert ("not certified: split: " in printed) == (len(kinds) == 1)
+    plain = json.loads((stage.parent / "certify-private" / "certificate.json").read_text())
+    assert ("mean over 20 draws of the noise" in printed) == (plain["draws"] == 20) == (channel.kind == "noise")
+    if channel.kind == "noise":
+        answers = np.load(next(stage.parent.glob("features/*/test/answers.npy")))
+        emotions = open_split(shards, "test").labels[:, 0]
+        assert answers.std(axis=1).min() > 0, "one draw is another"
+        assert plain["utility"]["value"] == pytest.approx((answers.argmax(axis=2) == emotions[:, None]).mean())
     assert cli.main(["certify", str(stage), "--deployment", "split"]) == (2 if len(kinds) == 1 else 0)
 
 
@@ -188,7 +195,7 @@ def test_other_faces_can_stand_in_for_the_test_split(
 ) -> None:
     build(synthetic_source(20, 90, seed=4), tmp_path / "more", samples_per_shard=40)
     arguments = ["certify", str(noisy), "--output", str(tmp_path), "--jointly", "true"]
-    assert cli.main([*arguments, "--shards", str(tmp_path / "more"), "--deployment", "output"]) == 0
+    assert cli.main([*arguments, "--shards", str(tmp_path / "more"), "--deployment", "label"]) == 0
     plain = json.loads((tmp_path / "certificate.json").read_text())
     assert {row["certificate"]["people"] + row["left_out"] for row in plain["rows"]} == {
         len(open_split(tmp_path / "more", "test"))
@@ -200,7 +207,7 @@ def test_other_faces_can_stand_in_for_the_test_split(
     ("arguments", "reason"),
     [
         (["--deployment", "enclave"], "an adversary reads thousands of features"),
-        (["--deployment", "cloud"], "'cloud' is unknown; accepted: split, output"),
+        (["--deployment", "cloud"], "'cloud' is unknown; accepted: split, label"),
         (["--attributes", "[hat]"], "'hat' is no private attribute"),
         (["--releases", "[0]"], "releases is [0]"),
         (["--confidence", "2"], "confidence is 2"),

@@ -14,12 +14,13 @@ from scipy.special import log_softmax
 from scipy.stats import norm
 
 from privatenet.audit.attack import networks
-from privatenet.audit.attack.controls import target_label_control
+from privatenet.audit.attack.controls import target_label_floor
 from privatenet.audit.attack.features import Features, Key
 from privatenet.audit.attack.findings import Leak
 from privatenet.audit.attack.fleet import Donor, Fleet, attack
+from privatenet.audit.attack.intervals import Numbers, Resamples, wilson
 from privatenet.audit.attack.judging import judge_leaks
-from privatenet.audit.attack.measures import SIGNS, Numbers, Resamples, judge, wilson
+from privatenet.audit.attack.measures import SIGNS, judge
 from privatenet.audit.attack.samples import attack_folds, training_split
 from privatenet.audit.errors import AuditError
 from privatenet.audit.report.verdict import verdicts
@@ -99,6 +100,26 @@ def test_noise_averaged_over_releases_is_read_as_well_as_the_closed_form_says(tm
         assert leak.headline.accuracy.value == pytest.approx(norm.cdf(0.5 * releases**0.5), abs=0.02)
 
 
+@pytest.mark.parametrize("kind", FACES)
+def test_a_label_is_read_as_if_it_were_the_logits(kind: str, tmp_path: Path) -> None:
+    """Of the logits the first gives gender away; of the label is read what four in five of each gender share, which the
+    predicted one is, but for a class that no attacker has met."""
+    rng = np.random.default_rng(4)
+    genders = {name: rng.integers(0, 2, 800) for name in ("train", "test")}
+    arrays = {}
+    for name, values in genders.items():
+        label = np.where(rng.random(800) < 0.8, values, 1 - values)
+        label[0] = 2 if name == "test" else label[0]
+        arrays[f"{name}/logits"] = np.eye(3)[label] + 0.3 * values[:, None] * [1.0, 1.0, 1.0]
+    faces = faces_of(split_of("train", genders["train"]), split_of("test", genders["test"]), 0)
+    config = replace(CONFIG, attackers=["logistic"], faces=[kind])
+    logits, label = leaks_of(faces, tmp_path, arrays, taps=("logits",), config=config)
+    assert (logits.tap, label.tap, label.headline.attacker) == ("logits", "label", "table")
+    assert logits.headline.accuracy.value > 0.99
+    predicted = arrays["test/logits"].argmax(axis=1)
+    assert label.headline.accuracy.value == pytest.approx((predicted == genders["test"]).mean(), abs=0.003)
+
+
 @pytest.mark.parametrize("validation", [False, True])
 @pytest.mark.parametrize("known", [False, True])
 def test_a_fresh_face_is_judged_twice_or_by_attackers_that_know_its_person(validation: bool, known: bool) -> None:
@@ -127,11 +148,12 @@ def test_what_the_target_tells_is_said_of_faces_whose_target_is_known() -> None:
     for split in splits:
         split.labels[:, 0] = np.where(np.arange(400) < 200, genders, -1)
     faces = faces_of(*splits, 0)
-    control = target_label_control("gender", CONFIG, faces, *training_split(faces))
-    assert control is not None
-    assert control.accuracy == wilson(200, 200)
+    floor = target_label_floor("gender", CONFIG, faces, *training_split(faces))
+    assert floor is not None
+    assert floor.control.accuracy == wilson(1, 200)
+    assert np.isnan(floor.right).tolist() == [False] * 200 + [True] * 200
     splits[1].labels[:, 0] = -1
-    assert target_label_control("gender", CONFIG, faces, *training_split(faces)) is None
+    assert target_label_floor("gender", CONFIG, faces, *training_split(faces)) is None
 
 
 def test_too_few_fresh_faces_are_attacked_or_left_out_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,7 +186,7 @@ def test_noise_at_many_taps_is_called_a_leak_more_often_than_the_confidence_allo
     rng = np.random.default_rng(3)
     samples, audits, example = 200, 100, findings().audited.leaks[0]
     called = {"bound": 0, "low": 0}
-    resamples = Resamples(samples, 60, bounds=len(SIGNS) * 12)
+    resamples = Resamples(np.arange(samples), 60, bounds=len(SIGNS) * 12)
     for _ in range(audits):
         labels = rng.permutation(samples) % 2
         leaks = []

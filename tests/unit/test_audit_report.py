@@ -183,8 +183,8 @@ def test_a_row_of_a_markdown_table_has_too_many_or_too_few_cells() -> None:
 
 
 def test_the_leaks_table_leaves_out_what_is_needed_to_judge_a_figure() -> None:
-    columns = ("attribute", "tap", "deployment", "majority %", "floor %", "unprotected %", "this network %", "faces")
-    assert leaks_table(findings()).columns == columns
+    columns = ("attribute", "tap", "deployment", "majority %", "floor %", "unprotected %", "this network %")
+    assert leaks_table(findings()).columns == (*columns, "left %", "faces")
     measures = {"excess", "change", "robustness %", "bits", "code length", "AUC", "balanced %", "samples"}
     assert measures <= set(measures_table(findings()).columns)
 
@@ -194,8 +194,9 @@ def test_the_leaks_table_leaves_out_what_is_needed_to_judge_a_figure() -> None:
     [
         ("layer4", "layer4", "enclave"),
         ("release", "1 release", "split"),
-        ("release_x10", "10 releases", "split, 10 releases"),
+        ("release_x10", "10 releases", "split, 10"),
         ("logits", "logits", "output"),
+        ("label", "label", "label"),
     ],
 )
 def test_a_tap_is_shown_by_the_name_that_files_know(tap: str, name: str, where: str) -> None:
@@ -306,7 +307,13 @@ def test_an_undefined_figure_is_written_as_a_number() -> None:
 def test_the_comparison_is_made_with_another_tap() -> None:
     audit = findings()
     said = comparison(audit.audited.leaks[1], audit)
-    assert said == "On the unprotected network it is 89.9 %: a change of \u22125.0 points (\u22127.4 to \u22122.6)."
+    assert said == (
+        "On the unprotected network it is 89.9 %: a change of \u22125.0 points (\u22127.4 to \u22122.6). "
+        "Of what its backbone gives away above the floor, 120 % is left (106 to 136)."
+    )
+    hidden = dataclasses.replace(audit.audited.leaks[1], left=estimate(-0.02, 0.15))
+    assert comparison(hidden, audit).endswith("above the floor, nothing is left (\u221217 to 13 %).")
+    assert "left" not in comparison(dataclasses.replace(hidden, left=None), audit)
     assert comparison(audit.audited.leaks[1], with_leaks(*audit.audited.leaks)) == ""
 
 

@@ -44,6 +44,7 @@ def test_all_that_comes_after_a_channel_sees_only_what_it_sends(kind: str, at: s
     same = [tap for tap in before if torch.equal(before[tap], taps[tap])]
     assert same == list(before)[: list(before).index(at) + 1 if at in before else len(before)]
     assert not numbers or network.tap_shapes[CENTRE] == network.tap_shapes[RELEASE] == (numbers,)
+    torch.testing.assert_close(network.answer(taps[RELEASE]), logits)
     if at == "logits":
         assert torch.equal(logits, taps[RELEASE])
     if kind == "codebook":
