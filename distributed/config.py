@@ -131,12 +131,12 @@ class ProtectConfig:
 
     Args:
         terms: What is hidden where, and how: [{at: backbone-gender, objective: confusion, weight: 1.0}, ...]. The
-            objective (confusion, the paper, by default) and its own settings stand beside. confusion and adversarial:
-            known: frozen (the paper), alternating, or {lr: 3e-3, steps: 3}; confusion and maxent_ensemble: prior:
-            uniform (1/K, the paper) or class (the classes' frequencies); maxent_ensemble: members, learning: {lr:
-            3e-3, steps: 3, restart_epochs: 2}; hsic and rff_ridge: given: none or target (only what the attribute
-            tells beyond it); rff_ridge: count, components, gamma, queue; mixture (at release-..., where the channel
-            sends at most 16 numbers): queue; collapse has none.
+            objective (confusion, the paper, by default; best: what hid most in docs/results.md) and its own settings
+            stand beside. confusion and adversarial: known: frozen (the paper), alternating, or {lr: 3e-3, steps: 3};
+            confusion and maxent_ensemble: prior: uniform (1/K, the paper) or class (the classes' frequencies);
+            maxent_ensemble: members, learning: {lr: 3e-3, steps: 3, restart_epochs: 2}; hsic and rff_ridge: given: none
+            or target (only what the attribute tells beyond it); rff_ridge: count, components, gamma, queue; mixture (at
+            release-..., where the channel sends at most 16 numbers): queue; collapse has none.
         start: Name of the stage, or checkpoint folder, that the network starts from.
         adversaries: Name of the stage, or checkpoint folder, of the known adversaries.
         lambda_: Weight of the terms against the cross-entropy, from 0 to 1.

@@ -241,6 +241,14 @@ def test_terms_read_as_they_are_written_with_every_setting_spelt_out() -> None:
     assert parse_terms([first.to_dict(), second.to_dict()]) == [first, second]
 
 
+def test_best_means_the_objective_that_hid_most_at_such_a_tap() -> None:
+    terms = parse_terms([{"at": f"{tap}-gender", "objective": "best"} for tap in ("release", "backbone")])
+    assert [term.to_dict() for term in terms] == [
+        {"at": "release-gender", "objective": "mixture", "weight": 1.0, "queue": 1024},
+        {"at": "backbone-gender", "objective": "hsic", "weight": 1.0, "given": "none"},
+    ]
+
+
 @pytest.mark.parametrize(
     ("terms", "message"),
     [
