@@ -163,7 +163,7 @@ def _report(
     from privatenet.audit.paper.comparison import lambda_marks
     from privatenet.audit.report.card import write_card
     from privatenet.audit.report.page import write_report
-    from privatenet.audit.report.tables import print_summary
+    from privatenet.audit.report.terminal import print_summary
     from privatenet.audit.report.trade_off import network_marks
 
     report = folder / REPORT
