@@ -5,6 +5,8 @@ import math
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
+
 from privatenet.audit.attack.findings import (
     VERSION,
     Attack,
@@ -15,6 +17,8 @@ from privatenet.audit.attack.findings import (
     NetworkFindings,
     Protocol,
 )
+from privatenet.audit.certificate.bound import certify_codes
+from privatenet.audit.certificate.rows import CertificateRow
 
 FLEET = (
     ("paper_linear", "raw"),
@@ -88,6 +92,7 @@ def leak(tap: str, attribute: str, counts: dict[str, int], gain: float, change: 
 def network(role: str, gains: dict[tuple[str, str], float], change: float | None = None) -> NetworkFindings:
     counts = {"gender": GENDER, "age_group": AGES}
     private = role == "audited"
+    label = certify_codes(np.arange(90) % 7, np.arange(90) % 2, np.arange(90) // 3, 0.95)
     epochs = range(1, 9)
     curves = {
         "train/loss": tuple((float(epoch), 1.6 * 0.8**epoch) for epoch in epochs),
@@ -110,6 +115,7 @@ def network(role: str, gains: dict[tuple[str, str], float], change: float | None
         affinity="ema",
         leaks=tuple(leak(tap, name, counts[name], gain, change) for (tap, name), gain in gains.items()),
         curves=curves if private else {},
+        certificates=() if role == "random" else (CertificateRow("gender", "label", 0.62, 1, label),),
     )
 
 
@@ -122,6 +128,7 @@ def findings() -> Findings:
         ("layer4", "age_group"): -0.009,
         ("backbone", "age_group"): -0.004,
         ("logits", "age_group"): -0.013,
+        ("label", "gender"): 0.004,
     }
     unprotected = {key: gain + (0.05 if key[1] == "gender" else 0.12) for key, gain in audited.items()}
     random = {key: 0.11 if key[1] == "gender" else 0.03 for key in audited}

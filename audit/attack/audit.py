@@ -7,6 +7,7 @@ import json
 import resource
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from privatenet.audit.attack.networks import AuditedNetwork, audited_networks
 from privatenet.audit.attack.relative import relative_leaks
 from privatenet.audit.attack.samples import Folds, attack_folds, judged_rows, training_split
 from privatenet.audit.attack.utility import network_utility
-from privatenet.audit.certificate.network import network_releases, people_of, split_reason
-from privatenet.audit.certificate.rows import Release, certificate_rows
+from privatenet.audit.certificate.network import network_releases, people_of
+from privatenet.audit.certificate.rows import CertificateRow, certificate_rows
 from privatenet.audit.settings import FRESH, AuditConfig, CertifyConfig
 from privatenet.distributed import agree
 from privatenet.distributed.checkpoint import Checkpoint
@@ -50,13 +51,27 @@ def audit(
         audited.role: _attack_network(audited, config, faces, folds, engine, ranks, root, progress)
         for audited in networks
     }
-    releases = _certifiable_releases(networks[0], config, faces, engine, ranks, root)
+    releases = {
+        audited.role: network_releases(
+            audited.network, _key(audited, faces, engine), config.releases, faces, engine, ranks, root / "features"
+        )
+        for audited in networks
+        if audited.checkpoint
+    }
+
+    def certified(audited: AuditedNetwork) -> tuple[CertificateRow, ...]:
+        if audited.checkpoint is None:
+            return ()
+        people = people_of(faces, config.attributes, audited.checkpoint)
+        return certificate_rows(releases[audited.role], people, config.confidence, CertifyConfig.draws)[0]
 
     def judge() -> Findings:
         progress("measures", 0, 0)
-        people = people_of(faces, config.attributes, source)
         (split,) = training_split(faces)
+        features = attacked[networks[0].role].fleet.features
         floors = {attribute: target_label_floor(attribute, config, faces, split) for attribute in config.attributes}
+        described = _judge_networks(networks, attacked, floors, config)
+        known = adversary_controls(config, source, faces, networks[0].network, features)
         return Findings(
             version=VERSION,
             package=code_version(),
@@ -64,13 +79,12 @@ def audit(
             dataset=faces.schema.name,
             fingerprint=faces.fingerprint,
             protocol=_protocol(config, faces, folds, engine, ranks, time.monotonic() - began),
-            networks=_judge_networks(networks, attacked, floors, config),
-            controls=(
-                *(floor.control for floor in floors.values() if floor),
-                *adversary_controls(config, source, faces),
+            networks=tuple(
+                replace(judged, certificates=certified(audited))
+                for judged, audited in zip(described, networks, strict=True)
             ),
+            controls=(*(floor.control for floor in floors.values() if floor), *known),
             config=source.state["config"],
-            certificates=certificate_rows(releases, people, config.confidence, CertifyConfig.draws)[0],
         )
 
     return agree.first(ranks, judge)
@@ -87,16 +101,6 @@ def _attack_network(
     features = extract(audited.network, key, taps, faces, engine, ranks, root / "features")
     fleet = Fleet(features, faces, folds, audited.donors, config, ranks.device, root / "answers" / key.folder)
     return attack(fleet, ranks, lambda what, done, total: progress(f"{audited.role}: {what}", done, total))
-
-
-def _certifiable_releases(
-    audited: AuditedNetwork, config: AuditConfig, faces: Faces, engine: EngineConfig, ranks: Ranks, root: Path
-) -> list[Release]:
-    """What the network sends of the test pictures, where it has a channel that can be certified; or else nothing."""
-    if split_reason(audited.network):
-        return []
-    key = _key(audited, faces, engine)
-    return network_releases(audited.network, key, config.releases, faces, engine, ranks, root / "features")
 
 
 def _key(audited: AuditedNetwork, faces: Faces, engine: EngineConfig) -> Key:

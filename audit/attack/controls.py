@@ -3,15 +3,23 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import nn
 
+from privatenet.audit.attack.features import Features
 from privatenet.audit.attack.findings import Control, Estimate
 from privatenet.audit.attack.intervals import Numbers, Resamples, recorded_accuracy, share
 from privatenet.audit.attack.measures import balanced_accuracy
 from privatenet.audit.attack.networks import adversaries_on, known_adversaries
-from privatenet.audit.attack.samples import AttackSplit, judged_rows, labelled_split, labels_of, people_in
+from privatenet.audit.attack.samples import AttackSplit, features_of, judged_rows, labelled_split, labels_of, people_in
+from privatenet.audit.attack.together import JUDGING_BATCH
 from privatenet.audit.settings import AuditConfig
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.stages.trained import load_adversaries
+from privatenet.models.adversary import Pair
+from privatenet.models.arm import one_by_one
+from privatenet.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,14 @@ def target_label_floor(attribute: str, config: AuditConfig, faces: Faces, split:
     return Floor(Control("target-label", "", attribute, accuracy, balanced), aligned)
 
 
-def adversary_controls(config: AuditConfig, source: Checkpoint, faces: Faces) -> list[Control]:
-    """The adversaries of the training run itself: on pictures, on the unprotected network, and the known ones here."""
+def adversary_controls(
+    config: AuditConfig, source: Checkpoint, faces: Faces, network: Network, features: Features
+) -> list[Control]:
+    """The adversaries of the training run itself: on pictures, on the unprotected network, and the known ones here.
+
+    `network` and its `features` are those of `source`. Where a private network was not trained against a known
+    adversary, that is asked here, as it was trained on the unprotected network.
+    """
     known = known_adversaries(source)
     checkpoints = {"unprotected-adversary": known} if known else {}
     if source.state["stage"] == "private":
@@ -70,4 +84,24 @@ def adversary_controls(config: AuditConfig, source: Checkpoint, faces: Faces) ->
                 balanced = Estimate(score["balanced_accuracy"], float("nan"), float("nan"))
                 name, place = ("image-adversary", "") if tap == "image" else (kind, tap)
                 controls.append(Control(name, place, attribute, accuracy, balanced))
+    if known and source.state["stage"] == "private":
+        pairs = [Pair.parse(name) for name in known.state["test"] if name not in source.state["test"]]
+        asked = [p.name for p in pairs if p.attribute in config.attributes and p.tap in features.shapes]
+        trained = load_adversaries(known, network, asked)
+        controls += [_ask(Pair.parse(name), trained[name], config, faces, features) for name in asked]
     return controls
+
+
+def _ask(pair: Pair, adversary: nn.Module, config: AuditConfig, faces: Faces, features: Features) -> Control:
+    """A known adversary's answers to the test samples whose label is known."""
+    rows = judged_rows(faces)
+    rows = rows[labels_of(faces, pair.attribute)[rows] >= 0]
+    labels, values = labels_of(faces, pair.attribute)[rows], features_of(features, pair.tap, rows)
+    adversary = one_by_one(adversary).cpu().eval()
+    with torch.inference_mode():
+        chunks = np.array_split(values, -(-len(values) // JUDGING_BATCH))
+        answers = np.concatenate([adversary(torch.from_numpy(chunk.copy())).argmax(dim=1).numpy() for chunk in chunks])
+    right, people = (answers == labels).astype(np.float64), people_in(faces, rows)
+    resamples = Resamples(people, config.resamples, config.confidence)
+    balanced = balanced_accuracy(right, labels, len(faces.schema.attribute(pair.attribute).classes), resamples)
+    return Control("known-adversary", pair.tap, pair.attribute, share(right, people, config.confidence), balanced)

@@ -150,6 +150,8 @@ class NetworkFindings:
     leaks: tuple[Leak, ...]
     curves: dict[str, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
     """Training curves by metric: (epoch, value) pairs."""
+    certificates: tuple[CertificateRow, ...] = ()
+    """Of its label and, where its channel can be certified, of what that sends; of a network never trained none."""
 
     def leak(self, tap: str, attribute: str) -> Leak | None:
         return next((leak for leak in self.leaks if (leak.tap, leak.attribute) == (tap, attribute)), None)
@@ -186,8 +188,6 @@ class Findings:
     networks: tuple[NetworkFindings, ...]
     controls: tuple[Control, ...]
     config: dict[str, Any]
-    certificates: tuple[CertificateRow, ...] = ()
-    """Of the audited network, where its channel can be certified."""
 
     @property
     def audited(self) -> NetworkFindings:

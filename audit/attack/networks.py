@@ -53,10 +53,13 @@ def audited_networks(config: AuditConfig, source: Checkpoint, ranks: Ranks) -> l
 
 
 def known_adversaries(source: Checkpoint) -> Checkpoint | None:
-    """The adversaries that were trained with this network, or on the one that it started from."""
-    if source.state["stage"] == "private":
-        return _origin(source, source.state["identity"].get("adversaries", ""), "adversaries")
-    return adversaries_on(source, "known")
+    """The adversaries that were trained with this network, or else on the one that it started from."""
+    if source.state["stage"] != "private":
+        return adversaries_on(source, "known")
+    if (known := _origin(source, source.state["identity"].get("adversaries", ""), "adversaries")) is not None:
+        return known
+    start = _origin(source, source.state["identity"]["network"], "start")
+    return adversaries_on(start, "known") if start else None
 
 
 def adversaries_on(source: Checkpoint, stage_folder: str) -> Checkpoint | None:

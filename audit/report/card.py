@@ -130,7 +130,7 @@ def _analyses(findings: Findings) -> str:
         networks_table(findings),
     ]
     sections = [f"**{markdown(table.caption)}**\n\n{markdown_table(table)}" for table in tables if table.rows]
-    sections += certificate_markdown(findings) if findings.certificates else []
+    sections += certificate_markdown(findings) if findings.audited.certificates else []
     return "\n\n".join([f"{utility}{percent(network.utility_majority)} %.", sentences, *sections])
 
 

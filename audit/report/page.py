@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from privatenet.audit.attack.findings import Findings, Leak, NetworkFindings
 from privatenet.audit.errors import AuditError
 from privatenet.audit.report import charts, curves
-from privatenet.audit.report.certified import certificate_markdown, certificate_sentences, certificates_table
+from privatenet.audit.report.certified import audit_certificates_table, certificate_markdown, certificate_sentences
 from privatenet.audit.report.curves import LambdaMark
 from privatenet.audit.report.frame import render
 from privatenet.audit.report.style import Chart, save
@@ -198,8 +198,8 @@ def _html(findings: Findings, drawings: Drawings, faces: Sequence[tuple[bytes, s
         findings=findings,
         facts=_facts(findings),
         verdicts=[(verdict, _reference(verdict, findings), _track(verdict.leak)) for verdict in verdicts(findings)],
-        certificates=certificates_table(findings.certificates, findings),
-        sentences=certificate_sentences(findings.certificates),
+        certificates=audit_certificates_table(findings),
+        sentences=certificate_sentences(findings.audited.certificates),
         taps=len({leak.tap for leak in findings.audited.leaks}),
         leaks=leaks_table(findings),
         measures=measures_table(findings),
@@ -300,7 +300,7 @@ def _markdown(findings: Findings, drawings: Drawings, captions: Sequence[str]) -
     parts.append("\n".join(f"- {markdown(sentence)}" for sentence in sentences))
     facts = [(name, f"{value} {more}".strip()) for name, value, more in _facts(findings)]
     parts.append("\n".join(f"- {markdown(name)}: {markdown(value)}" for name, value in facts))
-    if findings.certificates:
+    if findings.audited.certificates:
         parts += ["## Certificate", *certificate_markdown(findings)]
     parts += ["## What leaks", *_section(leaks_table(findings)), *_section(measures_table(findings))]
     parts += [_image(group.overview) for group in groups]

@@ -1,4 +1,4 @@
-"""Findings as tables: one form of a table, written as Markdown, for the terminal, or by the page as HTML.
+"""Findings as tables: one form of a table, written as Markdown, or by the page as HTML.
 
 `where` of a cell is the place of its value in audit.json, for example `networks.0.leaks.2.majority`.
 """
@@ -8,11 +8,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
-
 from privatenet.audit.attack.findings import Control, Estimate, Findings, Leak, NetworkFindings
 from privatenet.audit.report.text import (
     DASH,
@@ -21,13 +16,11 @@ from privatenet.audit.report.text import (
     interval,
     markdown,
     number,
-    over_draws,
     percent,
     points,
     tap_name,
     whole,
 )
-from privatenet.audit.report.verdict import verdicts
 
 CONTROLS = {
     "target-label": "sees only the true target label",
@@ -266,43 +259,6 @@ def order(leak: Leak) -> list[int]:
     """Attacks by tuning cross-entropy, the chosen one first; what is undefined last."""
     tuning = [attack.tuning if attack.tuning == attack.tuning else math.inf for attack in leak.attacks]
     return sorted(range(len(tuning)), key=lambda index: (index != leak.best, tuning[index], index))
-
-
-def print_summary(findings: Findings, console: Console | None = None) -> None:
-    """Print the verdicts and one line per tap and attribute; fits 80 columns."""
-    console = console or Console(width=max(80, Console().width))
-    network = findings.audited
-    beside = [f"majority {percent(network.utility_majority)} %", over_draws(network.draws)]
-    utility = f"{network.target}: {percent(network.utility.value)} % right ({', '.join(filter(None, beside))})"
-    table = RichTable(
-        box=SIMPLE_HEAD,
-        padding=0,
-        collapse_padding=True,
-        show_edge=False,
-        caption="best: the attacker with the lowest tuning cross-entropy; floor: who sees only the true target label",
-    )
-    for heading in ("attribute", "tap"):
-        table.add_column(heading, overflow="fold", min_width=9)
-    table.add_column("deploy.", no_wrap=True)
-    for heading in ("major.", "floor", "unprot.", "best (interval)"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("faces", no_wrap=True)
-    for leak in network.leaks:
-        best = leak.headline
-        table.add_row(
-            Text(leak.attribute),
-            Text(tap_name(leak.tap)),
-            deployment(leak.tap).partition(",")[0],
-            percent(leak.majority),
-            _floor(findings, leak.attribute).text,
-            _reference(findings, "unprotected", leak).text,
-            f"{percent(best.accuracy.value)} ({interval(best.accuracy)})",
-            best.faces,
-        )
-    console.print(Text(utility))
-    console.print(table)
-    for verdict in verdicts(findings):
-        console.print(Text(f"- {verdict.sentence}"))
 
 
 DASH_CELL = Cell(DASH)

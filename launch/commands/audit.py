@@ -39,20 +39,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parser() -> ArgumentParser:
-    built = ArgumentParser(
-        prog="privatenet audit",
-        description="Attack a trained network with every attacker there is and say, with intervals, how much of each "
+    built = network_parser(
+        "audit",
+        "Attack a trained network with every attacker there is and say, with intervals, how much of each "
         "private attribute can be read at each tap. Leaves a page, tables, figures and a model card. An interrupted "
         "audit goes on where it was, and what one audit computed the next one finds.",
-        epilog="On several machines: deepspeed --hostfile H --module privatenet.launch.commands.audit CHECKPOINT ...",
-        exit_on_error=False,
-        allow_abbrev=False,
+        "Folder or URL of the data set; empty: where it was trained, without the name and password of a URL.",
+        "On several machines: deepspeed --hostfile H --module privatenet.launch.commands.audit CHECKPOINT ...",
     )
-    built.add_argument("checkpoint", help="Folder of a target or private network, such as runs/demo/private.")
-    built.add_argument("--config", action="config", help="YAML file of settings; later flags override it.")
     built.add_class_arguments(AuditConfig, as_group=False)
-    help_text = "Folder or URL of the data set; empty: where it was trained, without the name and password of a URL."
-    built.add_argument("--shards", default=Uri(), type=Uri, help=help_text)
     built.add_argument("--output", default="", type=str, help="Folder of the report; empty: audit-STAGE in the run's.")
     built.add_argument("--pictures", default=0, type=int, help="Test pictures in the report; none unless asked.")
     built.add_argument(
@@ -69,8 +64,20 @@ def parser() -> ArgumentParser:
         help="Exit with code 3 where the best attacker of an attribute is further above the majority class than this "
         "share, such as gender=0.05 or {gender: 0.05, age_group: 0.1}.",
     )
-    built.add_argument("--ranks", default=1, type=int, help="Processes that share the work; one per GPU, say.")
     built.add_class_arguments(TrackingConfig, "tracking")
+    return built
+
+
+def network_parser(command: str, description: str, shards: str, epilog: str = "") -> ArgumentParser:
+    """A parser for a command on a trained network, with what all of them ask: which network, settings, data set (with
+    `shards` as its help), and ranks."""
+    built = ArgumentParser(
+        prog=f"privatenet {command}", description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False
+    )
+    built.add_argument("checkpoint", help="Folder of a target or private network, such as runs/demo/private.")
+    built.add_argument("--config", action="config", help="YAML file of settings; later flags override it.")
+    built.add_argument("--shards", default=Uri(), type=Uri, help=shards)
+    built.add_argument("--ranks", default=1, type=int, help="Processes that share the work; one per GPU, say.")
     return built
 
 
@@ -163,7 +170,7 @@ def _report(
     from privatenet.audit.paper.comparison import lambda_marks
     from privatenet.audit.report.card import write_card
     from privatenet.audit.report.page import write_report
-    from privatenet.audit.report.tables import print_summary
+    from privatenet.audit.report.terminal import print_summary
     from privatenet.audit.report.trade_off import network_marks
 
     report = folder / REPORT

@@ -9,14 +9,13 @@ from pydantic import TypeAdapter
 
 from privatenet.audit.record import write_record
 from privatenet.audit.settings import CertifyConfig
-from privatenet.data_shards.uri import Uri
 from privatenet.distributed import agree
 from privatenet.distributed.arguments import parse_arguments
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.held import held
 from privatenet.distributed.ranks import join, launched, leave
-from privatenet.launch.commands.audit import data_config, load_source
+from privatenet.launch.commands.audit import data_config, load_source, network_parser
 from privatenet.launch.launcher import launch, run_on_ranks
 
 CERTIFICATE = "certificate.json"
@@ -28,26 +27,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def parser() -> ArgumentParser:
-    built = ArgumentParser(
-        prog="privatenet certify",
-        description="Bound how often any adversary, whatever it knows and computes, reads a private attribute from "
+    built = network_parser(
+        "certify",
+        "Bound how often any adversary, whatever it knows and computes, reads a private attribute from "
         "what a network sends: a few noisy numbers, a code, or its predicted label. It rests on the people of the test "
         "split, who have to be used for nothing else: whoever chooses among networks by their certificates needs "
         "other people for the chosen one.",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    built.add_argument("checkpoint", help="Folder of a target or private network, such as runs/demo/private.")
-    built.add_argument("--config", action="config", help="YAML file of settings; later flags override it.")
-    built.add_class_arguments(CertifyConfig, as_group=False)
-    help_text = (
         "Folder or URL of a data set whose test split is used: other people than the network has learnt from, of the "
-        "same population, with the same classes of the private attributes. Empty: the one that it was trained on."
+        "same population, with the same classes of the private attributes. Empty: the one that it was trained on.",
     )
-    built.add_argument("--shards", default=Uri(), type=Uri, help=help_text)
+    built.add_class_arguments(CertifyConfig, as_group=False)
     help_text = f"Folder of {CERTIFICATE}; empty: certify-STAGE in the run's."
     built.add_argument("--output", default="", type=str, help=help_text)
-    built.add_argument("--ranks", default=1, type=int, help="Processes that share the work; one per GPU, say.")
     return built
 
 

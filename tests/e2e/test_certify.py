@@ -14,7 +14,7 @@ channel: {{kind: noise, norm: 8, sigma: 1.0}}
 protect: {{start: {start}, terms: [{{at: release-gender, objective: mixture, queue: 100}}]}}
 """
 GENDER = ("--attributes", "[gender]")
-ATTACK = ("--attackers", "[noise]", "--taps", "[release]", "--seeds", "1", "--resamples", "100", "--references", "[]")
+ATTACK = ("--attackers", "[logistic, noise]", "--taps", "[backbone, release]", "--seeds", "1", "--references", "[]")
 
 
 def test_nobody_reads_more_of_a_trained_network_than_is_certified(
@@ -34,12 +34,15 @@ def test_nobody_reads_more_of_a_trained_network_than_is_certified(
     assert cli.main(["audit", str(stage), *GENDER, *ATTACK]) == 0
     report = tmp_path / "run" / "audit-private" / "report"
     findings = read_findings(report / "audit.json")
-    assert [asdict(row) for row in findings.certificates] == rows
+    assert [asdict(row) for row in findings.audited.certificates] == rows
     assert [row["deployment"] for row in rows] == ["split", "split", "label"]
     for row, tap in zip(rows, ("release", "release_x10", "label"), strict=True):
         leak = findings.audited.leak(tap, "gender")
         assert leak is not None
-        assert {attack.attacker for attack in leak.attacks} == {"table" if tap == "label" else "noise"}
+        attackers = {attack.attacker for attack in leak.attacks}
+        assert attackers == ({"table"} if tap == "label" else {"logistic", "noise"})
         assert leak.headline.accuracy.value < row["certificate"]["bound"]
+    known = [(control.tap, control.attribute) for control in findings.controls if control.kind == "known-adversary"]
+    assert known == [("backbone", "gender")], "the one on the unprotected network was not asked"
     for name in ("report.html", "report.md", "model_card.md"):
         assert "Certified: what any adversary reads at most" in (report / name).read_text(), name
