@@ -1,10 +1,12 @@
 """What a fleet's answers come to: the best attacker on every tap and attribute, its measures."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import numpy as np
+import numpy.typing as npt
 
 from privatenet.audit.attack.features import LABEL, LOGITS
 from privatenet.audit.attack.findings import Attack, Estimate, Leak, chosen
@@ -32,6 +34,9 @@ from privatenet.audit.attack.samples import (
 from privatenet.audit.people import Indices
 from privatenet.data_shards.reading.plan import Rows
 from privatenet.distributed.faces import Faces
+
+BEST_OF_EACH_FOLD = "best of each fold"
+"""An attack's name where folds of fresh faces have different best attackers."""
 
 UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 
@@ -86,15 +91,16 @@ def _judge_leak(
     labels = trials[unit.faces].labels
     people = trials[unit.faces].people
     resamples = Resamples(people, config.resamples, config.confidence, bounds=bounds)
-    attempts: dict[Unit, list[Result]] = {}
+    tuned: dict[Unit, list[_Tuned]] = {}
     for result in results:
-        attempts.setdefault(replace(result.unit, fold=0), []).append(result)
-    judged = [
-        _judge_attack(folds, trials[unit.faces], len(attribute.classes), resamples) for unit, folds in attempts.items()
-    ]
+        labels_of_fold = trials[result.unit.faces].folds[result.unit.fold]
+        tuned.setdefault(replace(result.unit, fold=0), []).append(_tune(result, labels_of_fold, len(attribute.classes)))
+    judged = [_judge_attack(folds, trials[unit.faces], resamples) for unit, folds in tuned.items()]
+    winners = {faces: _best_of_each_fold(tuned, faces) for faces in trials}
+    judged += [_judge_attack(folds, trials[faces], resamples) for faces, folds in winners.items() if _differ(folds)]
     attacks = tuple(attack for attack, _ in judged)
     best = max(chosen(attacks).values(), key=lambda place: attacks[place].excess.value)
-    winner = list(attempts)[best]
+    winner = replace(winners[attacks[best].faces][0].result.unit, fold=0)
     length = UNKNOWN
     if representations:
         known = partial(representations, winner.tap, winner.faces)
@@ -133,30 +139,51 @@ class _Trial:
         return cls([labels for _, labels in known], labels, people_in(faces, rows[order]), order)
 
 
-def _judge_attack(
-    results: Sequence[Result], trial: _Trial, num_classes: int, resamples: Resamples
-) -> tuple[Attack, Numbers]:
-    """The measures of a unit over its folds, by the seed that tunes best, and which test samples it was right about."""
-    losses, answers, right = [], [], []
-    for result, labels in zip(results, trial.folds, strict=True):
-        seeds = list(log_probabilities(result, labels, num_classes))
-        by_seed = [-tuning[np.arange(len(tuning)), labels.tuning].mean() for tuning, _ in seeds]
-        best = int(np.argmin(by_seed))
-        losses.append(by_seed[best])
-        answers.append(seeds[best][1])
-        right.append([testing.argmax(axis=1) == labels.testing for _, testing in seeds])
-    log_p = np.concatenate(answers)[trial.order]
-    first = results[0]
+@dataclass(frozen=True)
+class _Tuned:
+    """What a unit answers about the test samples of its fold, by the seed that tunes best: log-probabilities [N, K],
+    with which tuning cross-entropy; and by seed which samples it is right about, bool [N]."""
+
+    result: Result
+    loss: float
+    answers: Numbers
+    right: list[npt.NDArray[np.bool_]]
+
+
+def _tune(result: Result, labels: AttackLabels, num_classes: int) -> _Tuned:
+    seeds = list(log_probabilities(result, labels, num_classes))
+    losses = [-tuning[np.arange(len(tuning)), labels.tuning].mean() for tuning, _ in seeds]
+    best = int(np.argmin(losses))
+    right = [testing.argmax(axis=1) == labels.testing for _, testing in seeds]
+    return _Tuned(result, float(losses[best]), seeds[best][1], right)
+
+
+def _best_of_each_fold(tuned: Mapping[Unit, Sequence[_Tuned]], faces: str) -> list[_Tuned]:
+    """In every fold the unit that tunes best there: a fold's tuning samples are other folds' test samples, and chosen
+    by all folds together an attacker would be judged on samples that it was chosen by."""
+    units = [folds for unit, folds in tuned.items() if unit.faces == faces]
+    return [min(fold, key=lambda each: (math.isnan(each.loss), each.loss)) for fold in zip(*units, strict=True)]
+
+
+def _differ(folds: Sequence[_Tuned]) -> bool:
+    return len({replace(fold.result.unit, fold=0) for fold in folds}) > 1
+
+
+def _judge_attack(folds: Sequence[_Tuned], trial: _Trial, resamples: Resamples) -> tuple[Attack, Numbers]:
+    """The measures of a unit over its folds, or of several that were chosen by fold; and which test samples were
+    answered rightly."""
+    log_p = np.concatenate([fold.answers for fold in folds])[trial.order]
+    first, several = folds[0].result, _differ(folds)
     attack = Attack(
-        attacker=first.unit.attacker,
-        representation=first.unit.representation,
+        attacker=BEST_OF_EACH_FOLD if several else first.unit.attacker,
+        representation="" if several else first.unit.representation,
         faces=first.unit.faces,
-        numbers=first.numbers,
-        note=first.note,
+        numbers=max(fold.result.numbers for fold in folds),
+        note="" if several else first.note,
         seeds=len(first.answers.testing),
-        tuning=float(np.mean(losses) / np.log(2)),
-        spread=float(np.concatenate(right, axis=1).mean(axis=1).std()),
-        seconds=sum(result.seconds for result in results),
+        tuning=float(np.mean([fold.loss for fold in folds]) / np.log(2)),
+        spread=float(np.concatenate([fold.right for fold in folds], axis=1).mean(axis=1).std()),
+        seconds=sum(fold.result.seconds for fold in folds),
         **vars(judge(log_p, trial.labels, resamples)),
     )
     return attack, (log_p.argmax(axis=1) == trial.labels).astype(np.float64)

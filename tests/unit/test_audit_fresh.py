@@ -14,10 +14,11 @@ from scipy.special import log_softmax
 from scipy.stats import norm
 
 from privatenet.audit.attack import networks
+from privatenet.audit.attack.attackers import Answers
 from privatenet.audit.attack.controls import target_label_floor
 from privatenet.audit.attack.features import Features, Key
 from privatenet.audit.attack.findings import Leak
-from privatenet.audit.attack.fleet import Donor, Fleet, attack
+from privatenet.audit.attack.fleet import AttackResults, Donor, Fleet, Result, Unit, attack
 from privatenet.audit.attack.intervals import Numbers, Resamples, wilson
 from privatenet.audit.attack.judging import judge_leaks
 from privatenet.audit.attack.measures import SIGNS, judge
@@ -63,11 +64,14 @@ def leaks_of(
         np.save(folder / f"{name}.npy", array.astype(np.float32))
     shape = next(iter(arrays.values())).shape[1:]
     features = Features(Key("0", "0", "fp32", 8), folder, dict.fromkeys(taps, shape), channel)
+    attacked = attack(fleet_of(features, faces, config), ALONE, lambda what, done, total: None)
+    return [judged.leak for judged in judge_leaks(attacked, with_code=False)]
+
+
+def fleet_of(features: Features, faces: Any, config: AuditConfig) -> Fleet:
     donor = Donor(build_network(NetworkSpec(image_size=64)), "")
     donors = {(kind, "gender"): donor for kind in FACES}
-    fleet = Fleet(features, faces, attack_folds(config, faces), donors, config, torch.device("cpu"), folder)
-    attacked = attack(fleet, ALONE, lambda what, done, total: None)
-    return [judged.leak for judged in judge_leaks(attacked, with_code=False)]
+    return Fleet(features, faces, attack_folds(config, faces), donors, config, torch.device("cpu"), features.folder)
 
 
 @pytest.mark.parametrize("hidden", [0.0, 3.0])
@@ -85,6 +89,27 @@ def test_a_leak_that_only_fresh_faces_show_is_missed_or_one_is_made_of_noise(hid
         assert leak.headline.accuracy.low > 0.95
     audit = with_leaks([leak])
     assert (verdicts(audit)[0].status == "leaks") == bool(hidden)
+
+
+def test_no_test_label_chooses_an_attacker_that_it_judges(tmp_path: Path) -> None:
+    """Answers of noise, by twelve attackers: the best of them, chosen by tuning samples, knows nothing of test samples,
+    though a fold's tuning samples are other folds' test samples."""
+    config = replace(CONFIG, faces=[FRESH])
+    features = Features(Key("0", "0", "fp32", 8), tmp_path, {"tap": (1,)}, NO_CHANNEL)
+    accuracies = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        train, test = (split_of(name, rng.integers(0, 2, 200)) for name in ("train", "test"))
+        fleet = fleet_of(features, faces_of(train, test, 60), config)
+        results = []
+        for number in range(12):
+            guess = rng.normal(size=(400, 1)) * [[0, 1]]
+            for fold, split in enumerate(fleet.folds[FRESH]):
+                answers = Answers(guess[split.tuning][None], guess[split.testing][None])
+                results.append(Result(Unit("tap", "gender", str(number), "raw", FRESH, fold), answers, 1, "", 0))
+        (judged,) = judge_leaks(AttackResults(fleet, results), with_code=False)
+        accuracies.append(judged.leak.headline.accuracy.value)
+    assert np.mean(accuracies) == pytest.approx(0.5, abs=0.012)
 
 
 def test_noise_averaged_over_releases_is_read_as_well_as_the_closed_form_says(tmp_path: Path) -> None:
