@@ -45,7 +45,7 @@ class AdversaryTrainer:
             term = self._term(name)
             assert term.learning is not None
             if term.learning.restart_epochs and epoch % term.learning.restart_epochs == 0:
-                with torch.random.fork_rng(devices=[]):
+                with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                     torch.manual_seed(1_000_003 * (self.seed + 1) + epoch)
                     term.restart()
                 self.optimizers[name] = _optimizer(term)
