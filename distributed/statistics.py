@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from privatenet.models.arm import BatchMean
+from privatenet.models.freeze import is_frozen
 from privatenet.models.objectives.term import Gather
 
 
@@ -25,9 +26,12 @@ def average_statistics(module: nn.Module) -> None:
 def synchronise_statistics(module: nn.Module) -> nn.Module:
     """Make BatchNorm and the amend module's batch mean in `module` use the samples of all ranks; returns `module`.
 
-    Unlike torch's SyncBatchNorm this works on CPUs too. Every rank must hold equally many samples.
+    What is frozen stays as it is. Unlike torch's SyncBatchNorm this works on CPUs too. Every rank must hold equally
+    many samples.
     """
     for name, child in module.named_children():
+        if is_frozen(child):
+            continue
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, SyncBatchNorm(child))
         elif isinstance(child, BatchMean):

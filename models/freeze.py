@@ -20,5 +20,10 @@ def freeze(module: Module) -> Module:
     return module
 
 
+def is_frozen(module: nn.Module) -> bool:
+    """Whether `freeze` was called on `module` or on what holds it."""
+    return "train" in module.__dict__
+
+
 def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
     return module

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from privatenet.distributed.statistics import SyncBatchNorm, synchronise_statistics
 from privatenet.models.adversary import Pair, build_adversary
 from privatenet.models.errors import ModelError
 from privatenet.models.freeze import freeze
@@ -125,6 +126,15 @@ def test_adversary_task_trains_adversaries_and_leaves_the_network_bit_identical(
     assert losses.keys() == {"loss", *(pair.name for pair in pairs)}
     torch.testing.assert_close(losses["loss"].detach(), sum(losses[pair.name] for pair in pairs))
     assert task.trained == {"adversaries": adversaries}
+
+
+def test_frozen_modules_stay_so_where_statistics_are_those_of_all_ranks() -> None:
+    frozen, learning = (nn.Sequential(nn.BatchNorm2d(2)) for _ in range(2))
+    both = synchronise_statistics(nn.ModuleList([freeze(frozen), learning])).train()
+    assert type(frozen[0]) is nn.BatchNorm2d
+    assert not frozen[0].training
+    assert type(learning[0]) is SyncBatchNorm
+    assert both[1].training
 
 
 def test_frozen_adversaries_stay_bit_identical_while_the_network_learns(network: Network) -> None:
