@@ -121,7 +121,7 @@ class Channel(nn.Module):
     def bound(self, features: Tensor) -> Tensor:
         """Features, or numbers, in single precision, not longer than the norm by picture; logits without their mean.
 
-        What shall be erased from them is, once that has been fitted.
+        What shall be erased from them is, once that has been fitted: some may then be a little longer.
         """
         features = (self.encoder(features) if self.spec.numbers else features).float()
         if self.spec.at == "logits":

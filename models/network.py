@@ -115,7 +115,12 @@ class Network(nn.Module):
 
 
 def with_channel(network: Network, channel: ChannelSpec) -> Network:
-    """`network`, its backbone and head, with `channel` in place of its own. Raises ModelError for an unknown tap."""
+    """`network`, its backbone and head, with a new `channel`, or its own where that is the same and erases nothing.
+
+    Raises ModelError for an unknown tap.
+    """
+    if network.spec.channel == channel and not channel.erase:
+        return network
     sending = Network(replace(network.spec, channel=channel), network.backbone)
     sending.head = network.head
     return sending

@@ -88,6 +88,14 @@ def test_a_channel_without_numbers_draws_nothing_and_has_no_layers() -> None:
         assert all(torch.equal(tensor, other[name]) for name, tensor in first.items())
 
 
+def test_a_network_that_starts_from_one_with_the_same_channel_keeps_it() -> None:
+    network = build_network(NetworkSpec(image_size=64, channel=ChannelSpec("codebook", codes=9)))
+    assert with_channel(network, network.spec.channel).channel is network.channel
+    other = with_channel(network, ChannelSpec("codebook", codes=8))
+    assert other.channel.codes.shape[0] == 8
+    assert other.backbone is network.backbone
+
+
 def test_a_specification_survives_as_plain_values() -> None:
     spec = NetworkSpec(channel={"kind": "noise", "norm": 3.0, "sigma": 0.5})  # type: ignore[arg-type]
     assert spec == NetworkSpec(channel=NOISE)
