@@ -65,9 +65,9 @@ def certificate_rows(
 ) -> tuple[tuple[CertificateRow, ...], tuple[str, ...]]:
     """A row for every attribute and release, and in one line each why others are missing.
 
-    Each bound holds with `confidence`, or `jointly` all together (Bonferroni), and then the balanced ones, too.
+    Each bound holds with `confidence`, or `jointly` all together, two for each row (Bonferroni).
     """
-    count = len(releases) * len(people.labels) if jointly else 1
+    count = 2 * len(releases) * len(people.labels) if jointly else 1
     confidence = 1 - (1 - confidence) / count
     rows: list[CertificateRow] = []
     reasons = []
