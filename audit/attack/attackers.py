@@ -201,10 +201,12 @@ class BoostedTrees:
         fitting, tuning, testing = (array[:, : self.most] for array in arrays)
         first = Representation(representation.kind, fitting, tuning, testing, representation.note)
 
+        rare = np.unique(context.labels, return_counts=True)[1].min() < 10  # some may be missing from a tenth of them
+
         def fit(seed: int) -> Answers:
             model = HistGradientBoostingClassifier(
                 max_iter=100, learning_rate=0.1, max_leaf_nodes=15, max_features=0.3, random_state=seed,
-                early_stopping=True, n_iter_no_change=10,
+                early_stopping=not rare, n_iter_no_change=10,
             )  # fmt: skip
             model.fit(first.fitting, context.labels)
             return _answers(model, first, context, lambda x: np.log(model.predict_proba(x).clip(1e-12)))

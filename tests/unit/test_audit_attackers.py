@@ -259,6 +259,15 @@ def test_an_answer_that_is_sure_is_the_logarithm_of_zero() -> None:
         assert np.isfinite(answers.testing).all(), name
 
 
+@pytest.mark.parametrize("name", ["trees", "logistic", "svm", "mlp1", "kernel"])
+def test_a_class_of_one_sample_ends_no_attack(name: str) -> None:
+    features = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    labels = np.append(np.arange(39) % 2, 2)
+    context = AttackContext(labels, labels, 3, "tap", donor(), (0,), CPU)
+    answers = ATTACKERS[name].attack(Representation("whitened", features, features, features, ""), context)
+    assert answers.testing.shape == (1, 40, 3)
+
+
 def test_a_class_that_was_never_there_to_learn_from_costs_bits_but_never_infinitely_many() -> None:
     rng = np.random.default_rng(6)
     x = rng.normal(size=(800, 6)).astype(np.float32)
