@@ -91,7 +91,9 @@ def _checkpoints(config: AuditConfig, source: Checkpoint) -> dict[str, tuple[Che
     """The trained networks by their role, each with its known adversaries."""
     networks = {"audited": source}
     if "unprotected" in config.references and source.state["stage"] == "private":
-        start = _origin(source, source.state["identity"]["network"], "start")
+        start: Checkpoint | None = source
+        while start and start.state["stage"] == "private":  # one private network may start from another
+            start = _origin(start, start.state["identity"]["network"], "start")
         networks |= {"unprotected": start} if start else {}
     return {role: (network, known_adversaries(network)) for role, network in networks.items()}
 
@@ -107,12 +109,12 @@ def _origin(source: Checkpoint, sha256: str, key: str) -> Checkpoint | None:
 
 def _random_network(spec: NetworkSpec) -> Network:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # of this processor alone
         return build_network(spec)
 
 
 def _sha256(network: Network) -> str:
-    content = hashlib.sha256()
+    content = hashlib.sha256(repr(network.spec).encode())
     for name, tensor in network.state_dict().items():
         content.update(name.encode())
         content.update(tensor.numpy().tobytes())
