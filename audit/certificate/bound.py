@@ -8,6 +8,7 @@ Jensen: max is convex, so E V_hat >= V. McDiarmid: the integral of h_j over s an
 pictures, so another person in j's place moves V_hat by at most W_j; m draws of u estimate V_hat with values in [0, 1].
 Both errors are sub-Gaussian, the second one given the people, so their variance proxies add up (no delta is split):
     P[V <= estimate + sqrt(ln(1 / delta) / 2 (sum_j W_j^2 + 1 / m))] >= 1 - delta
+The noise of a release is taken to be secret, and as random as it says.
 Balanced form (mean recall over classes): the same with W_j = 1 / (classes people_in_class), given every person's class.
 """
 
