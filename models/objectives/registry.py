@@ -29,11 +29,8 @@ OBJECTIVES: dict[str, type[Term]] = {
 }
 
 BEST = "best"
-
-
-def best_objective(tap: str) -> str:
-    """The objective that hid most at such a tap in what was measured, docs/results.md: the one that `best` means."""
-    return "mixture" if tap == RELEASE else "hsic"
+"""The objective that hid most in what was measured, docs/results.md: of what a channel sends, noisy or plain. Nothing
+hid wide features, and so at other taps it is none."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +94,13 @@ def _parse(written: Mapping[str, Any]) -> TermSpec:
     if pair.tap == "image":
         raise ModelError(f"{pair.name} cannot be protected: the picture is not the network's to change")
     objective = values.pop("objective", "confusion")
-    objective = best_objective(pair.tap) if objective == BEST else objective
+    if objective == BEST:
+        if pair.tap != RELEASE:
+            raise ModelError(
+                f"{pair.name}: no objective hid features that are read as they are; accepted for {BEST}: "
+                f"{RELEASE}-{pair.attribute}, with channel.kind noise, or plain for who reads the features themselves"
+            )
+        objective = "mixture"
     if objective not in OBJECTIVES:
         raise ModelError(f"{pair.name}: objective {objective!r} is unknown; accepted: {', '.join((BEST, *OBJECTIVES))}")
     if OBJECTIVES[objective].tap == CENTRE and pair.tap != RELEASE:
