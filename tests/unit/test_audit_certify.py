@@ -200,7 +200,7 @@ def test_other_faces_can_stand_in_for_the_test_split(
     assert {row["certificate"]["people"] + row["left_out"] for row in plain["rows"]} == {
         len(open_split(tmp_path / "more", "test"))
     }
-    assert "each with 97.5 % confidence" in capsys.readouterr().out
+    assert "each with 98.75 % confidence" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
