@@ -23,7 +23,7 @@ from sklearn.decomposition import PCA
 from privatenet.audit.attack.answers import Stored, library_versions, read, write
 from privatenet.audit.attack.features import Array, Features
 from privatenet.audit.errors import AuditError
-from privatenet.audit.people import Indices, number_people
+from privatenet.audit.people import Indices, number_people, persons_or_unknown
 from privatenet.audit.settings import FACES, TRAINING, AuditConfig
 from privatenet.data_shards.files import make_once
 from privatenet.data_shards.reading.plan import Rows, validation_mask
@@ -146,8 +146,7 @@ def labels_of(faces: Faces, attribute: str) -> Labels:
 
 def persons_of(faces: Faces) -> Indices:
     """Who is in each of all faces, int64 [N]; -1: unknown."""
-    splits = (faces.train, faces.test)
-    return np.concatenate([np.full(len(s), -1) if s.persons is None else s.persons for s in splits])
+    return np.concatenate([persons_or_unknown(split.persons, len(split.labels)) for split in (faces.train, faces.test)])
 
 
 def people_in(faces: Faces, rows: Rows) -> Indices:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
 from privatenet.audit.errors import AuditError
-from privatenet.audit.people import Indices, number_people
+from privatenet.audit.people import Indices, number_people, persons_or_unknown
 
 Numbers = npt.NDArray[np.float64]
 
@@ -84,8 +84,8 @@ def certify_codes(codes: Indices, labels: Indices, persons: Indices | None, conf
 
 def code_accuracy(codes: Indices, labels: Indices, persons: Indices | None) -> float:
     """How often the best guess from a code alone, int64 [N], is right of these very people, each alike in weight."""
-    known = np.full(len(labels), -1) if persons is None else persons
-    return _code_accuracy(codes, labels, _alike(number_people(known)))
+    person = number_people(persons_or_unknown(persons, len(labels)))
+    return _code_accuracy(codes, labels, _alike(person))
 
 
 def certify_gaussian(
@@ -138,7 +138,7 @@ def _certify(
         raise AuditError(f"confidence {confidence:g}; accepted: between 0 and 1, for example 0.95")
     if (labels < 0).any():
         raise AuditError(f"{(labels < 0).sum():,} of {len(labels):,} labels are unknown; accepted: labels from 0")
-    known = np.full(len(labels), -1) if persons is None else persons
+    known = persons_or_unknown(persons, len(labels))
     person = number_people(known)
     people = int(person.max(initial=-1)) + 1
     if people < FEWEST_PEOPLE:
