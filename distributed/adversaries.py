@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from privatenet.distributed.chance import seeded
 from privatenet.distributed.ranks import Ranks
 from privatenet.models.objectives.term import Term
 from privatenet.models.tasks import PrivateTask, Task
@@ -45,8 +46,7 @@ class AdversaryTrainer:
             term = self._term(name)
             assert term.learning is not None
             if term.learning.restart_epochs and epoch % term.learning.restart_epochs == 0:
-                with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                    torch.manual_seed(1_000_003 * (self.seed + 1) + epoch)
+                with seeded(1_000_003 * (self.seed + 1) + epoch, self.ranks.device):
                     term.restart()
                 self.optimizers[name] = _optimizer(term)
 

@@ -31,6 +31,7 @@ from privatenet.data_shards.reading.batches import evaluation_batches
 from privatenet.data_shards.reading.plan import evaluation_rows
 from privatenet.data_shards.reading.transforms import prepare
 from privatenet.distributed import agree
+from privatenet.distributed.chance import seeded
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.engine import evaluation_precision, layout
 from privatenet.distributed.evaluate import EVALUATION_BATCH
@@ -190,9 +191,8 @@ class _Extraction:
         subset = self.subset
         rows = evaluation_rows(subset.rows, self.ranks.local_world_size, self.ranks.local_rank)
         files = {tap: np.lib.format.open_memmap(self._unfinished(tap), "r+") for tap in self.shapes}
-        cuda = [self.ranks.device] if self.ranks.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda), evaluation_precision(self.engine, self.ranks.device):
-            torch.manual_seed(NOISE_SEED + self.ranks.local_rank)
+        chance = seeded(NOISE_SEED + self.ranks.local_rank, self.ranks.device)
+        with chance, evaluation_precision(self.engine, self.ranks.device):
             for batch in evaluation_batches(subset.split, subset.pictures, rows, EVALUATION_BATCH):
                 images = layout(prepare(batch.images, self.network.spec.image_size), self.engine)
                 logits, taps = self.network(images)

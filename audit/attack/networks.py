@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import torch
-
 from privatenet.audit.attack.fleet import Donor
 from privatenet.audit.settings import FACES, FRESH, AuditConfig
 from privatenet.distributed import agree, checkpoint
+from privatenet.distributed.chance import seeded
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.stages.trained import load_adversaries, load_network
@@ -108,8 +107,7 @@ def _origin(source: Checkpoint, sha256: str, key: str) -> Checkpoint | None:
 
 
 def _random_network(spec: NetworkSpec) -> Network:
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # of this processor alone
+    with seeded(0):
         return build_network(spec)
 
 

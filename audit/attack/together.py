@@ -5,8 +5,7 @@ picture's features are read once for all of them, and what would be many small m
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from privatenet.audit.attack.features import Array
 from privatenet.audit.attack.samples import Labels, Representation
+from privatenet.distributed.chance import seeded
 
 BATCH_SIZE = 256
 JUDGING_BATCH = 512
@@ -69,7 +69,7 @@ def train_together(
         optimizer, [m.lr for m in members], total_steps=recipe.epochs * steps, pct_start=0.2
     )
     best = _Best(stack, len(members))
-    with _seeded(members[0].seed, recipe.device):  # dropout's chances too
+    with seeded(members[0].seed, recipe.device):  # dropout's chances too
         for epoch in range(recipe.epochs):
             for rows in np.array_split(order.permutation(len(labels)), steps):
                 logits = stack.logits(_fetch(representation.fitting, rows, recipe.device), training=True)
@@ -93,7 +93,7 @@ class _Stack:
     def __init__(self, build: Callable[[], nn.Module], members: Sequence[Member], recipe: Recipe) -> None:
         networks = []
         for member in members:
-            with _seeded(member.seed, recipe.device):
+            with seeded(member.seed, recipe.device):
                 networks.append(build())
         self.base = copy.deepcopy(networks[0]).to("meta")
         self.recipe = recipe
@@ -158,14 +158,6 @@ class _Best:
                 for value, best in zip(current, best_parameters, strict=True):
                     value.copy_(best)
         self.stack.buffers = self.buffers
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Chance by `seed` within the block; outside it, as if nothing had been drawn."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def _fetch(features: Array, rows: slice | np.ndarray, device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privatenet.distributed.adversaries import AdversaryTrainer
+from privatenet.distributed.chance import seeded
 from privatenet.distributed.ranks import ALONE
 from privatenet.models.network import NetworkSpec, build_network
 from privatenet.models.objectives.registry import parse_terms
@@ -100,3 +101,15 @@ def test_tasks_without_such_adversaries_have_nothing_to_train() -> None:
     trainer = AdversaryTrainer(task, 0, ALONE)
     trainer.observe(LABELS)
     assert trainer.step() == {}
+
+
+def test_chance_by_a_seed_is_the_seeds_and_leaves_all_generators_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seed_all(seed: int) -> None:
+        raise AssertionError("every rank's own device would draw the same from now on")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seed_all)
+    before = torch.random.get_rng_state()
+    with seeded(7):
+        drawn = torch.randn(3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(drawn, torch.randn(3, generator=torch.Generator().manual_seed(7)))
