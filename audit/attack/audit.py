@@ -24,7 +24,7 @@ from privatenet.audit.attack.networks import AuditedNetwork, audited_networks
 from privatenet.audit.attack.relative import relative_leaks
 from privatenet.audit.attack.samples import Folds, attack_folds, judged_rows, training_split
 from privatenet.audit.attack.utility import network_utility
-from privatenet.audit.certificate.network import network_releases, people_of
+from privatenet.audit.certificate.network import network_releases, people_of, sent_features
 from privatenet.audit.certificate.rows import CertificateRow, certificate_rows
 from privatenet.audit.settings import FRESH, AuditConfig, CertifyConfig
 from privatenet.distributed import agree
@@ -51,9 +51,9 @@ def audit(
         audited.role: _attack_network(audited, config, faces, folds, engine, ranks, root, progress)
         for audited in networks
     }
-    releases = {
-        audited.role: network_releases(
-            audited.network, _key(audited, faces, engine), config.releases, faces, engine, ranks, root / "features"
+    sent = {
+        audited.role: sent_features(
+            audited.network, _key(audited, faces, engine), faces, engine, ranks, root / "features"
         )
         for audited in networks
         if audited.checkpoint
@@ -62,8 +62,9 @@ def audit(
     def certified(audited: AuditedNetwork) -> tuple[CertificateRow, ...]:
         if audited.checkpoint is None:
             return ()
+        releases = network_releases(audited.network, sent[audited.role], config.releases)
         people = people_of(faces, config.attributes, audited.checkpoint)
-        return certificate_rows(releases[audited.role], people, config.confidence, CertifyConfig.draws)[0]
+        return certificate_rows(releases, people, config.confidence, CertifyConfig.draws)[0]
 
     def judge() -> Findings:
         progress("measures", 0, 0)

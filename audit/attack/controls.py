@@ -36,27 +36,26 @@ def target_label_floor(attribute: str, config: AuditConfig, faces: Faces, split:
 
     None where there are no samples to fit on or to judge on whose target and attribute are both known.
     """
-    targets = labels_of(faces, faces.schema.target)
-    with_target, _ = labelled_split(split, faces, faces.schema.target)
-    subset, labels = labelled_split(with_target, faces, attribute)
-    if not len(labels.fitting) or not len(labels.testing):
+    targets, labels = labels_of(faces, faces.schema.target), labels_of(faces, attribute)
+    labelled, _ = labelled_split(split, faces, attribute)
+    both, _ = labelled_split(labelled, faces, faces.schema.target)
+    if not len(both.fitting) or not len(both.testing):
         return None
-    fitting_targets, testing_targets = targets[subset.fitting], targets[subset.testing]
-    overall = int(np.bincount(labels.fitting).argmax())
+    fitting_labels, fitting_targets = labels[both.fitting], targets[both.fitting]
+    overall = int(np.bincount(fitting_labels).argmax())
     most_frequent = {
-        target: int(np.bincount(labels.fitting[fitting_targets == target]).argmax())
+        target: int(np.bincount(fitting_labels[fitting_targets == target]).argmax())
         for target in np.unique(fitting_targets)
     }
-    predictions = np.array([most_frequent.get(target, overall) for target in testing_targets])
-    right = (predictions == labels.testing).astype(np.float64)
-    people = people_in(faces, subset.testing)
+    predictions = np.array([most_frequent.get(target, overall) for target in targets[both.testing]])
+    right = (predictions == labels[both.testing]).astype(np.float64)
+    people = people_in(faces, both.testing)
     resamples = Resamples(people, config.resamples, config.confidence)
     num_classes = len(faces.schema.attribute(attribute).classes)
     accuracy = share(right, people, config.confidence)
-    balanced = balanced_accuracy(right, labels.testing, num_classes, resamples)
-    testing = labelled_split(split, faces, attribute)[0].testing
-    aligned = np.full(len(testing), np.nan)
-    aligned[targets[testing] >= 0] = right
+    balanced = balanced_accuracy(right, labels[both.testing], num_classes, resamples)
+    aligned = np.full(len(labelled.testing), np.nan)
+    aligned[targets[labelled.testing] >= 0] = right
     return Floor(Control("target-label", "", attribute, accuracy, balanced), aligned)
 
 

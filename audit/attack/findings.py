@@ -4,14 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, TypeAdapter
 
 from privatenet.audit.certificate.rows import CertificateRow
 from privatenet.audit.record import read_record, write_record
 
-VERSION = 3
+VERSION: Final = 3
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 """A figure that may be undefined: NaN, which JSON writes as null."""
@@ -179,7 +179,7 @@ class Protocol:
 class Findings:
     """A whole audit: `networks[0]` is the one that was asked about, references follow."""
 
-    version: int
+    version: Literal[3]
     package: str
     created: str
     dataset: str

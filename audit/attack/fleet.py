@@ -15,10 +15,11 @@ from types import ModuleType
 import numpy as np
 import torch
 
-from privatenet.audit.attack import attackers, measures, samples, together
+from privatenet.audit.attack import attackers, fitting, measures, samples, together
 from privatenet.audit.attack.answers import Stored, code_digest, library_versions, read, write
-from privatenet.audit.attack.attackers import ATTACKERS, Answers, AttackContext, FineTuned
+from privatenet.audit.attack.attackers import ATTACKERS, FineTuned
 from privatenet.audit.attack.features import Features, releases_of
+from privatenet.audit.attack.fitting import Answers, AttackContext
 from privatenet.audit.attack.samples import (
     KINDS,
     AttackLabels,
@@ -37,7 +38,7 @@ from privatenet.models import adversary, arm
 from privatenet.models.channel import CENTRE
 from privatenet.models.network import Network
 
-CODE = (attackers, measures, together, samples, adversary, arm)
+CODE = (attackers, fitting, measures, together, samples, adversary, arm)
 """What attackers are made of: a change in one of these files, or in an attacker's own, has its attacks run again."""
 
 Progress = Callable[[str, int, int], None]

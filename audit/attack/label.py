@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from privatenet.audit.attack.attackers import Answers
 from privatenet.audit.attack.features import LABEL, LOGITS
+from privatenet.audit.attack.fitting import Answers
 from privatenet.audit.attack.fleet import Fleet, Result, Unit
 from privatenet.audit.attack.measures import class_frequencies
 from privatenet.audit.attack.samples import features_of, labelled_split

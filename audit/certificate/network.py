@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from privatenet.audit.attack.checks import check_attributes, check_confidence, check_network, check_releases
-from privatenet.audit.attack.features import LOGITS, Key, extract
+from privatenet.audit.attack.features import LOGITS, Features, Key, extract
 from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.attack.utility import network_utility
 from privatenet.audit.certificate.bound import MOST_NUMBERS
@@ -33,15 +34,18 @@ PICTURES = 1024
 
 @dataclass(frozen=True)
 class Certificates:
-    """certificate.json: of which network and data set, in a line each why other rows are `missing`, and the utility on
-    the same test split, where its target is labelled: the mean over so many `draws` of the noise, if there is any."""
+    """certificate.json: of which network and data set, in which `precision` the network computed, in a line each why
+    other rows are `missing`, and the utility on the same test split, where its target is labelled: the mean over so
+    many `draws` of the noise, if there is any."""
 
+    version: Literal[1]
     package: str
     created: str
     checkpoint: str
     sha256: str
     dataset: str
     fingerprint: str
+    precision: str
     jointly: bool
     rows: tuple[CertificateRow, ...]
     missing: tuple[str, ...]
@@ -67,13 +71,13 @@ def certify(
         raise AuditError(f"{source.folder}: {reason}; accepted: --deployment label")
     key = Key(source.hash, faces.fingerprint, engine.precision, network.spec.image_size)
     root = source.folder.parent.parent / "features"
-    releases = network_releases(network, key, config.releases, faces, engine, ranks, root)
+    features = sent_features(network, key, faces, engine, ranks, root)
+    releases = network_releases(network, features, config.releases)
     releases = [release for release in releases if config.deployment in ("", release.deployment)]
     people = people_of(faces, attributes, source)
     rows, reasons = agree.first(
         ranks, lambda: certificate_rows(releases, people, config.confidence, config.draws, config.jointly)
     )
-    features = extract(network, key, [], faces, engine, ranks, root, splits=("test",))
     target = faces.schema.attribute(faces.schema.target)
     utility = None
     if target == schema.attribute(schema.target) and people.targets is not None:
@@ -81,12 +85,14 @@ def certify(
     if not rows:
         raise AuditError(f"{source.folder}: nothing can be certified: {'; '.join(reasons)}")
     return Certificates(
+        version=1,
         package=code_version(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         checkpoint=str(source.folder),
         sha256=source.hash,
         dataset=faces.schema.name,
         fingerprint=faces.fingerprint,
+        precision=engine.precision,
         jointly=config.jointly,
         rows=rows,
         missing=((f"split: {reason}",) if reason else ()) + reasons,
@@ -114,16 +120,18 @@ def split_reason(network: Network) -> str:
     return ""
 
 
-def network_releases(
-    network: Network, key: Key, counts: Sequence[int], faces: Faces, engine: EngineConfig, ranks: Ranks, root: Path
-) -> list[Release]:
-    """What the network sends of every test picture, in split use where that can be certified, and as its label alone;
-    all ranks call it together. A label is what one draw of the noise makes of it; features are kept in `root`."""
-    channel = network.spec.channel
-    certifiable = not split_reason(network)
-    features = extract(network, key, [CENTRE] if certifiable else [], faces, engine, ranks, root, splits=("test",))
-    releases = []
-    if certifiable:
+def sent_features(network: Network, key: Key, faces: Faces, engine: EngineConfig, ranks: Ranks, root: Path) -> Features:
+    """What certificates of `network` rest on, of the test split: its logits and, where that can be certified, what its
+    channel sends; all ranks call it together. Kept in `root`."""
+    taps = [] if split_reason(network) else [CENTRE]
+    return extract(network, key, taps, faces, engine, ranks, root, splits=("test",))
+
+
+def network_releases(network: Network, features: Features, counts: Sequence[int]) -> list[Release]:
+    """What the network sends of every test picture, in split use where that can be certified (of a noisy channel once
+    or as often as `counts`), and as its label alone: what one draw of the noise makes of it."""
+    channel, releases = network.spec.channel, []
+    if CENTRE in features.shapes:
         centres = features.array("test", CENTRE)
         if channel.kind == "noise":
             flat = centres.reshape(len(centres), -1)

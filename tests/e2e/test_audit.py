@@ -222,7 +222,8 @@ def test_a_changed_attacker_is_run_again_and_no_other_one(
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # or a version would be taken for one of the same second
     source = """
 import numpy as np
-from privatenet.audit.attack.attackers import Answers, attacker
+from privatenet.audit.attack.attackers import attacker
+from privatenet.audit.attack.fitting import Answers
 
 @attacker
 class First:

@@ -14,8 +14,9 @@ from scipy.stats import norm
 from torch import nn
 
 from privatenet.audit.attack import answers, fleet, samples
-from privatenet.audit.attack.attackers import ATTACKERS, AttackContext
+from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.attack.features import Features, Key
+from privatenet.audit.attack.fitting import AttackContext
 from privatenet.audit.attack.fleet import Donor, Fleet, Result, Unit
 from privatenet.audit.attack.intervals import Numbers, Resamples
 from privatenet.audit.attack.judging import log_probabilities

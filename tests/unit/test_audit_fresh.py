@@ -14,10 +14,10 @@ from scipy.special import log_softmax
 from scipy.stats import norm
 
 from privatenet.audit.attack import networks
-from privatenet.audit.attack.attackers import Answers
 from privatenet.audit.attack.controls import target_label_floor
 from privatenet.audit.attack.features import Features, Key
 from privatenet.audit.attack.findings import Leak
+from privatenet.audit.attack.fitting import Answers
 from privatenet.audit.attack.fleet import AttackResults, Donor, Fleet, Result, Unit, attack
 from privatenet.audit.attack.intervals import Numbers, Resamples, wilson
 from privatenet.audit.attack.judging import judge_leaks
