@@ -149,6 +149,7 @@ def test_a_network_is_certified_in_every_deployment_where_it_can_be(
     assert "No adversary whatever names gender right" in printed
     assert ("not certified: split: " in printed) == (len(kinds) == 1)
     plain = json.loads((stage.parent / "certify-private" / "certificate.json").read_text())
+    assert (plain["version"], plain["precision"]) == (1, "fp32")
     assert ("mean over 20 draws of the noise" in printed) == (plain["draws"] == 20) == (channel.kind == "noise")
     if channel.kind == "noise":
         answers = np.load(next(stage.parent.glob("features/*/test/answers.npy")))
