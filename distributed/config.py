@@ -134,9 +134,11 @@ class ProtectConfig:
             objective (confusion, the paper, by default; best: what hid most in docs/results.md) and its own settings
             stand beside. confusion and adversarial: known: frozen (the paper), alternating, or {lr: 3e-3, steps: 3};
             confusion and maxent_ensemble: prior: uniform (1/K, the paper) or class (the classes' frequencies);
-            maxent_ensemble: members, learning: {lr: 3e-3, steps: 3, restart_epochs: 2}; hsic and rff_ridge: given: none
-            or target (only what the attribute tells beyond it); rff_ridge: count, components, gamma, queue; mixture (at
-            release-..., where the channel sends at most 16 numbers): queue; collapse has none.
+            maxent_ensemble: members, learning: {lr: 3e-3, steps: 3, restart_epochs: 2}; hsic, rff_ridge and
+            distance_correlation: given: none or target (only what the attribute tells beyond it); rff_ridge: count,
+            components, gamma, queue; mixture (at release-..., where the channel sends at most 16 numbers): queue;
+            collapse has none. confusion and adversarial need the known adversary of their pair, distance_correlation
+            that of the picture itself: stage adversary trains them.
         start: Name of the stage, or checkpoint folder, that the network starts from.
         adversaries: Name of the stage, or checkpoint folder, of the known adversaries.
         lambda_: Weight of the terms against the cross-entropy, from 0 to 1.
@@ -156,6 +158,11 @@ class ProtectConfig:
     def pairs(self) -> list[str]:
         """The tap-attribute pairs that a term protects, once each."""
         return list(dict.fromkeys(spec.pair.name for spec in self.specs))
+
+    @property
+    def known(self) -> list[str]:
+        """The pairs whose known adversary a term is built with, once each."""
+        return list(dict.fromkeys(spec.known.name for spec in self.specs if spec.known))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privatenet.models.arm import Affinity, ArmHead
@@ -93,3 +94,9 @@ class ImageAdversary(nn.Module):
         logits: Tensor
         logits, _ = self.network(images)
         return logits
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The means of the backbone's channels [B, C], from pictures of half the size: a quarter of the cost."""
+        smaller = F.avg_pool2d(images, 2)
+        maps: Tensor = self.network.backbone(smaller, lambda tap, features: features)
+        return maps.mean(dim=(2, 3))

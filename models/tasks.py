@@ -114,7 +114,7 @@ class PrivateTask(nn.Module):
         record = {"cross_entropy": self._cross_entropy(logits.float(), targets)}
         privacy = []
         for spec in self.specs:
-            losses = self.terms[spec.name](taps[spec.tap], labels[spec.pair.attribute], targets)
+            losses = self.terms[spec.name](taps[spec.tap], labels[spec.pair.attribute], targets, images)
             privacy.append(spec.weight * losses["loss"])
             record |= {spec.name if key == "loss" else f"{spec.name}/{key}": loss for key, loss in losses.items()}
         loss = (1 - self.lambda_) * record["cross_entropy"] + self.lambda_ * torch.stack(privacy).sum()

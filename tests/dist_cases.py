@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from privatenet.data_shards.reading.batches import evaluation_batches
@@ -39,7 +40,7 @@ from privatenet.distributed.tracking import store
 from privatenet.distributed.train_state import trained_tensors
 from privatenet.distributed.trainer import Job, Trainer, training_plan
 from privatenet.launch import train as train_command
-from privatenet.models.adversary import Pair, build_adversary
+from privatenet.models.adversary import ImageAdversary, Pair, build_adversary
 from privatenet.models.channel import CENTRE, ChannelSpec
 from privatenet.models.network import NetworkSpec, build_network
 from privatenet.models.objectives.registry import OBJECTIVES, option_names, parse_terms
@@ -249,6 +250,8 @@ def _learn_by(ranks: Ranks, form: dict[str, Any]) -> list[Any]:
     (spec,) = parse_terms([{"at": at, **{name: options[name] for name in names if name in options}}])
 
     def known() -> nn.Module:
+        if spec.known and spec.known.tap == "image":
+            return ImageAdversary(build_network(NetworkSpec(num_classes=2, image_size=32, head="linear")))
         return nn.Sequential(nn.Flatten(), nn.Linear(72, 2))
 
     frequencies, channel = torch.tensor([0.5, 0.5]), ChannelSpec("noise")
@@ -265,7 +268,8 @@ def _learn_by(ranks: Ranks, form: dict[str, Any]) -> list[Any]:
             features = features.mean(dim=(2, 3))
             noise = torch.randn(16, 8, generator=chance)[share]  # the same for a picture, whatever rank has it
             term.view = partial(_noisy, noise)  # type: ignore[method-assign]
-        term(features, labels[share], targets[share])["loss"].backward()
+        pictures = F.interpolate(batch[share], size=32)
+        term(features, labels[share], targets[share], pictures)["loss"].backward()
     gradients = [parameter.grad for parameter in layer.parameters()]
     if term.adversary is not None:
         parameters = list(term.adversary.requires_grad_(True).parameters())

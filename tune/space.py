@@ -140,8 +140,7 @@ def protected(space: SpaceConfig, config: Config) -> list[str]:
 
 def opposed(space: SpaceConfig, config: Config) -> list[str]:
     """Every tap-attribute pair where some trial's network is trained against a known adversary."""
-    specs = (spec for point in corners(space, config) for spec in settings(point, config).protect.specs)
-    return list(dict.fromkeys(spec.pair.name for spec in specs if spec.needs_adversary))
+    return list(dict.fromkeys(pair for p in corners(space, config) for pair in settings(p, config).protect.known))
 
 
 def watched(space: SpaceConfig, search: SearchConfig, config: Config) -> tuple[list[str], list[str]]:

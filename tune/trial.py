@@ -34,6 +34,7 @@ from privatenet.distributed.stages.run import run_stage
 from privatenet.distributed.stages.trained import load_network
 from privatenet.distributed.tracking.tracker import Tracker
 from privatenet.distributed.trainer import EpochEnd
+from privatenet.models.adversary import Pair
 from privatenet.models.network import NetworkSpec
 from privatenet.tune.group import Workers, on_every_rank
 from privatenet.tune.space import Point, describe, settings
@@ -117,7 +118,7 @@ def _run(work: Callable[[Trial, Ranks], None], name: str, point: Point, plan: Tr
 def _shared(trial: Trial, ranks: Ranks) -> None:
     plan, protect = trial.plan, trial.plan.config.protect
     config = _trial_config(trial)
-    terms = [{"at": pair} for pair in plan.opposed] or protect.terms
+    terms = [{"at": pair} for pair in plan.opposed if Pair.parse(pair).tap != "image"] or protect.terms
     config = replace(
         config,
         attack=replace(config.attack, pairs=list(plan.opposed), network="target"),

@@ -25,7 +25,7 @@ def plan_adversary(config: Config, faces: Faces, ranks: Ranks) -> StagePlan:
     one without the configured channel none that looks at what it sends."""
     source = find_trained(config, faces, ranks, config.attack.network, "attack.network")
     spec = NetworkSpec(**source.state["spec"])
-    names = dict.fromkeys([*config.attack.pairs, *config.protect.pairs])
+    names = dict.fromkeys([*config.attack.pairs, *config.protect.pairs, *config.protect.known])
     pairs = [Pair.parse(name) for name in names]
     if spec.channel != config.channel:
         pairs = [pair for pair in pairs if pair.tap not in (CENTRE, RELEASE)]

@@ -33,21 +33,20 @@ def plan_private(config: Config, faces: Faces, ranks: Ranks) -> StagePlan:
         check_pair(spec.pair, network_spec, faces, "protect.terms")
     for name in config.channel.erase:
         check_private(name, faces, "channel.erase")
-    against = [spec.pair.name for spec in specs if spec.needs_adversary]
-    known = find_trained(config, faces, ranks, protect.adversaries, "protect.adversaries") if against else None
+    known = find_trained(config, faces, ranks, protect.adversaries, "protect.adversaries") if protect.known else None
     if known:
-        _check_known(known, start, against)
+        _check_known(known, start, protect.known)
     attributes = sorted({spec.pair.attribute for spec in specs})
 
     def job() -> Job:
         network = with_channel(load_network(start, ranks), config.channel)
-        adversaries = load_adversaries(known, network, against, ranks) if known else nn.ModuleDict()
+        adversaries = load_adversaries(known, network, protect.known, ranks) if known else nn.ModuleDict()
         terms = {
             spec: spec.build(
                 TermContext(
                     network.tap_shapes[spec.pair.tap],
                     faces.class_frequencies(spec.pair.attribute),
-                    adversaries[spec.pair.name] if spec.needs_adversary else None,
+                    adversaries[spec.known.name] if spec.known else None,
                     partial(new_adversary, start, network, spec.pair.name),
                     network_spec.num_classes,
                     config.channel,

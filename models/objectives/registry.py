@@ -12,6 +12,7 @@ from privatenet.models.errors import ModelError
 from privatenet.models.objectives.adversarial import Adversarial
 from privatenet.models.objectives.collapse import Collapse
 from privatenet.models.objectives.confusion import Confusion
+from privatenet.models.objectives.distance_correlation import DistanceCorrelation
 from privatenet.models.objectives.hsic import Hsic
 from privatenet.models.objectives.maxent_ensemble import MaxentEnsemble
 from privatenet.models.objectives.mixture import Mixture
@@ -24,6 +25,7 @@ OBJECTIVES: dict[str, type[Term]] = {
     "maxent_ensemble": MaxentEnsemble,
     "hsic": Hsic,
     "rff_ridge": RffRidge,
+    "distance_correlation": DistanceCorrelation,
     "collapse": Collapse,
     "mixture": Mixture,
 }
@@ -53,8 +55,12 @@ class TermSpec:
         return OBJECTIVES[self.objective].tap or self.pair.tap
 
     @property
-    def needs_adversary(self) -> bool:
-        return OBJECTIVES[self.objective].needs_adversary
+    def known(self) -> Pair | None:
+        """The pair whose known adversary it is built with; None: it needs none."""
+        objective = OBJECTIVES[self.objective]
+        if not objective.needs_adversary:
+            return None
+        return Pair(objective.adversary_tap or self.pair.tap, self.pair.attribute)
 
     def build(self, context: TermContext) -> Term:
         return OBJECTIVES[self.objective](self.options, context)

@@ -52,16 +52,18 @@ class Learning:
 class Term(nn.Module):
     """Base of all objectives: a loss on what the objective looks at in each sample (`view`), over the global batch.
 
-    `forward(features [B, ...], labels [B], targets [B])` returns scalar losses: `loss`, which the network pays, and
-    others for the record. `labels` are of the private attribute, -1 where unknown: such samples take no part.
+    `forward(features [B, ...], labels [B], targets [B], images [B, 3, S, S])` returns scalar losses: `loss`, which the
+    network pays, and others for the record. `labels` are of the private attribute, -1 where unknown: such samples take
+    no part.
 
     A term may train an `adversary` of its own: then `learning` says how, and `adversary_loss` by what. `options` is the
     dataclass of the objective's settings. One that looks at another tap than the one it protects, as at features before
-    their noise, names it in `tap`.
+    their noise, names it in `tap`; one whose known adversary does, in `adversary_tap`.
     """
 
     options: ClassVar[type[Any]]
     needs_adversary: ClassVar[bool] = False
+    adversary_tap: ClassVar[str] = ""
     tap: ClassVar[str] = ""
 
     def __init__(self, options: Any, context: TermContext) -> None:
@@ -75,8 +77,14 @@ class Term(nn.Module):
         """Whether the term's own tensors change while the network trains, so that checkpoints keep them."""
         return self.learning is not None
 
-    def forward(self, features: Tensor, labels: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        values, labels, targets = self.global_batch(self.view(features), labels, targets)
+    def forward(
+        self, features: Tensor, labels: Tensor, targets: Tensor, images: Tensor | None = None
+    ) -> Mapping[str, Tensor]:
+        return self.losses(self.view(features), labels, targets)
+
+    def losses(self, values: Tensor, labels: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """`loss` of this rank's share of the `values` that a loss looks at."""
+        values, labels, targets = self.global_batch(values, labels, targets)
         return {"loss": on_known(self.loss, self.known(labels, targets), values, labels, targets)}
 
     def view(self, features: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Objectives of a whole batch against small independent ones in NumPy, in lower precision, and where labels lack."""
 
 from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from privatenet.distributed.adversaries import AdversaryTrainer
 from privatenet.distributed.ranks import ALONE
+from privatenet.models.adversary import ImageAdversary
 from privatenet.models.channel import CENTRE, ChannelSpec
 from privatenet.models.errors import ModelError
 from privatenet.models.network import NetworkSpec, build_network
@@ -44,11 +46,23 @@ def build(objective: str, shape: tuple[int, ...] = SHAPE, **options: Any) -> Ter
     torch.manual_seed(0)
     narrow = OBJECTIVES[objective].tap == CENTRE
     (spec,) = parse_terms([{"at": "release-age" if narrow else "backbone-age", "objective": objective, **options}])
-    known = knowing() if spec.needs_adversary else None
+    known = None if spec.known is None else image_adversary() if spec.known.tap == "image" else knowing()
     frequencies = torch.tensor([0.5, 0.3, 0.2])
     return spec.build(
         TermContext(shape_of(objective) if narrow else shape, frequencies, known, knowing, 7, ChannelSpec("noise"))
     )
+
+
+@cache
+def image_adversary() -> nn.Module:
+    torch.manual_seed(0)
+    return ImageAdversary(build_network(NetworkSpec(num_classes=3, image_size=32, head="linear"))).eval()
+
+
+def pictures_of(labels: Tensor) -> Tensor:
+    """Pictures of 32 px whose brightness tells the label, and noise."""
+    noise = torch.randn(len(labels), 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    return labels[:, None, None, None] + 0.1 * noise
 
 
 def features_of(labels: Tensor, leak: float = 1.0, shape: tuple[int, ...] = SHAPE, seed: int = 1) -> Tensor:
@@ -72,7 +86,7 @@ def test_every_objective_gives_finite_gradients_whatever_labels_there_are(term: 
     targets = torch.where(known < 0, -1, TARGETS)  # collapse looks at these
     features, built = features_of(LABELS, shape=shape_of(term["objective"])).requires_grad_(), build(**term)
     for _ in range(2):  # with what the first step leaves behind
-        loss = built(features, known, targets)["loss"]
+        loss = built(features, known, targets, pictures_of(LABELS))["loss"]
     loss.backward()
     addresses = [tensor.data_ptr() for tensor in built.state_dict().values()]
     assert len(set(addresses)) == len(addresses), "a tensor of two names cannot be saved"
@@ -98,7 +112,7 @@ def test_losses_and_gradients_under_autocast_are_close_to_fp32(term: dict[str, s
         with torch.autocast("cpu", torch.bfloat16, enabled=lower):
             built = build(**term)
             torch.manual_seed(1)  # of what a term draws
-            loss = built(features, labels, targets)["loss"]
+            loss = built(features, labels, targets, pictures_of(labels))["loss"]
         loss.backward()
         assert features.grad is not None
         results.append((loss.detach(), features.grad.float().flatten()))
@@ -136,10 +150,25 @@ def test_a_conditional_form_does_not_mind_what_the_target_itself_tells(objective
 
     def loss(given: str, content: Tensor) -> float:
         features = features_of(content, leak=4.0, shape=(4,))
-        return build(objective, shape=(4,), given=given)(features, labels, targets)["loss"].item()
+        return build(objective, shape=(4,), given=given)(features, labels, targets, pictures_of(labels))["loss"].item()
 
     assert loss("target", targets) < 0.2 * loss("none", targets)
     assert loss("target", labels) > 0.2
+
+
+@pytest.mark.parametrize("given", ["none", "target"])
+def test_distance_correlation_is_that_of_centred_distances_to_the_attribute_networks_embeddings(given: str) -> None:
+    features, images = features_of(LABELS), pictures_of(LABELS)
+    smaller = images.view(24, 3, 16, 2, 16, 2).mean(dim=(3, 5))
+    maps: list[Tensor] = []
+    with torch.no_grad():
+        image_adversary().network.backbone(smaller, lambda tap, values: maps.append(values) or values)
+    z, e = (values.double().numpy() for values in (features.flatten(1), maps[-1].mean(dim=(2, 3))))
+    h = centring(TARGETS.numpy() if given == "target" else None)
+    a, b = (h @ np.linalg.norm(rows[:, None] - rows, axis=2) @ h for rows in (z, e))
+    expected = (a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum())
+    loss = build("distance_correlation", given=given)(features, LABELS, TARGETS, images)["loss"]
+    assert loss.item() == pytest.approx(expected, rel=1e-3)
 
 
 def test_collapse_is_the_ratio_of_scatters_of_classes_with_two_samples_or_more() -> None:

@@ -8,6 +8,7 @@ import torch
 from dist_cases import tiny
 from safetensors.torch import save_file
 
+from privatenet.data_shards.reading.transforms import prepare
 from privatenet.distributed import checkpoint
 from privatenet.distributed.config import Config, ProtectConfig
 from privatenet.distributed.errors import ConfigError
@@ -59,6 +60,32 @@ def test_known_adversaries_are_asked_for_only_where_a_term_needs_one(config: Con
     faces = with_finished_target(config)
     with pytest.raises(ConfigError, match=r"protect\.adversaries: there is no finished stage"):
         plan_private(config, faces, ALONE)
+
+
+def test_an_objective_that_looks_at_pictures_is_built_with_the_image_adversary_that_was_trained(config: Config) -> None:
+    terms = [{"at": f"{tap}-gender", "objective": "distance_correlation"} for tap in ("layer4", "arm")]
+    config = replace(config, attack=replace(config.attack, pairs=["arm-gender"]), protect=ProtectConfig(terms))
+    faces = with_finished_target(config)
+    plan = plan_adversary(config, faces, ALONE)
+    assert plan.identity["pairs"] == ["arm-gender", "layer4-gender", "image-gender"]
+    adversaries = plan.job().task.adversaries
+    weights = {f"adversaries.{name}": value for name, value in adversaries.state_dict().items()}
+    state = {
+        "stage": "adversary", "identity": plan.identity, "spec": asdict(plan.spec), "schema": faces.schema.to_dict()
+    }  # fmt: skip
+    checkpoint.save(plan.folder / "final", {"model": weights}, state)
+
+    task = plan_private(config, faces, ALONE).job().task
+    batch = next(iter(faces.batches(faces.training(["gender"]), 8)))
+    losses = task(prepare(batch.images, 64), batch.labels)
+    losses["loss"].backward()
+    assert 0 < losses["distance_correlation/arm-gender"] < 1
+    assert all(tensor.grad is not None for tensor in task.network.backbone.parameters())
+    for name in ("layer4", "arm"):
+        term = task.terms[f"distance_correlation/{name}-gender"]
+        for key, tensor in term.attribute_network.state_dict().items():
+            assert torch.equal(tensor, adversaries["image-gender"].state_dict()[key]), key
+        assert not any(tensor.requires_grad for tensor in term.parameters())
 
 
 def test_a_stage_is_known_by_what_decides_its_result_and_by_nothing_else(config: Config) -> None:

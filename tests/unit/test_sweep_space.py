@@ -125,6 +125,7 @@ def test_every_trial_is_looked_at_wherever_one_of_them_protects() -> None:
 def test_known_adversaries_are_trained_only_where_an_objective_starts_from_one() -> None:
     assert opposed(SpaceConfig(objective=["hsic", "confusion"], taps=["arm"]), Config()) == ["arm-gender"]
     assert opposed(SpaceConfig(objective=["hsic", "collapse"], taps=["arm"]), Config()) == []
+    assert opposed(SpaceConfig(objective=["distance_correlation"], taps=["arm"]), Config()) == ["image-gender"]
 
 
 def test_a_point_is_told_in_a_few_words() -> None:
