@@ -6,6 +6,7 @@ few numbers is narrow at whatever tap: a linear layer makes them of the features
 """
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -140,10 +141,16 @@ class Channel(nn.Module):
 
 
 class NoiseChannel(Channel):
-    """Gaussian noise, drawn anew for every release, in evaluation too: the Gaussian mechanism."""
+    """Gaussian noise, drawn anew for every release, in evaluation too: the Gaussian mechanism.
+
+    Torch draws it, alike for a seed; where it is `secret`, the operating system does, and nobody can follow it.
+    """
+
+    secret = False
 
     def forward(self, bounded: Tensor) -> Tensor:
-        return bounded + self.spec.sigma * torch.randn_like(bounded)
+        noise = secret_noise(bounded) if self.secret else torch.randn_like(bounded)
+        return bounded + self.spec.sigma * noise
 
 
 class Codebook(Channel):
@@ -177,6 +184,14 @@ class Quantiser(Channel):
     def forward(self, bounded: Tensor) -> Tensor:
         grid = (bounded.detach() / self.spec.step).round() * self.spec.step
         return grid + (bounded - bounded.detach())
+
+
+def secret_noise(like: Tensor) -> Tensor:
+    """Standard Gaussian numbers of the shape of `like`, each from 52 bits of the operating system's generator."""
+    bits = torch.frombuffer(bytearray(os.urandom(8 * like.numel())), dtype=torch.int64) & (2**52 - 1)
+    uniform = (bits.double() + 0.5) * 2**-52  # exact, and never 0 or 1
+    noise: Tensor = torch.special.ndtri(uniform).view(like.shape).to(like)
+    return noise
 
 
 def _linear_layers(spec: ChannelSpec, shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module]:

@@ -3,13 +3,18 @@
 import torch
 from torch import nn
 
+from privatenet.models.channel import NoiseChannel
+
 
 class Logits(nn.Module):
-    """Normalised pictures in, logits out."""
+    """Normalised pictures in, logits out; the noise of a channel is the operating system's."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        for module in network.modules():
+            if isinstance(module, NoiseChannel):
+                module.secret = True
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.network(images)[0]

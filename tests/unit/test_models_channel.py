@@ -1,12 +1,15 @@
 """Channels, and the objective that knows their noise, against values worked out by hand or in another way."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from scipy.stats import kstest
+from torch import Tensor, nn
 
+from privatenet.distributed.tracking.served import Logits
 from privatenet.models.channel import CENTRE, NO_CHANNEL, RELEASE, ChannelSpec, build_channel
 from privatenet.models.erasure import leace, moments
 from privatenet.models.errors import ModelError
@@ -28,6 +31,26 @@ def test_what_is_sent_is_bounded_and_its_noise_has_the_stated_size() -> None:
     noise = channel(torch.zeros(20_000, 7))
     assert noise.std().item() == pytest.approx(0.5, rel=0.02)
     assert channel.bound(long.bfloat16()).dtype == torch.float32
+
+
+def test_a_served_network_draws_noise_that_no_seed_repeats() -> None:
+    zeros = torch.zeros(20_000, 7)
+    network = build_network(NetworkSpec(image_size=64, channel=replace(NOISE, sigma=2.0))).eval()
+
+    def answer(served: nn.Module) -> Tensor:
+        torch.manual_seed(0)
+        logits = served(IMAGES)
+        return logits if isinstance(logits, Tensor) else logits[0]
+
+    seeded = answer(network)
+    assert torch.equal(answer(network), seeded)
+    served = Logits(network)
+    first, second = answer(served), answer(served)
+    assert not torch.equal(first, seeded)
+    assert not torch.equal(first, second)
+    noise = network.channel(zeros).flatten() / 2
+    assert kstest(noise[:100_000].numpy(), "norm").pvalue > 1e-4
+    assert torch.isfinite(noise).all()
 
 
 @pytest.mark.parametrize(("at", "numbers"), [("layer2", 0), ("layer2", 5), ("arm", 0), ("arm", 5), ("logits", 0)])
