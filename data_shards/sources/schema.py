@@ -1,8 +1,11 @@
 """What a data set's labels mean: its attributes, their classes, which one is the target and which are private."""
 
+import math
 import re
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +29,14 @@ class Attribute:
 
     `values` maps a label as the source writes it to its class's name, in the order of the class indices; where the
     labels are the names, a source may also write the class index. `unsure` is the label that stands for "could not
-    tell", if the source has one.
+    tell", if the source has one. With `bins` the source writes real values, such as an age: these are the ends between
+    the classes in order, each a part of the class above it.
     """
 
     name: str
     values: dict[str, str]
     unsure: str | None = None
+    bins: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _check_identifier("attribute", self.name)
@@ -46,6 +51,13 @@ class Attribute:
             raise DataError(f"attribute '{self.name}' has a class 'unsure'; give its label as `unsure:` instead")
         if self.unsure in self.values:
             raise DataError(f"attribute '{self.name}': label '{self.unsure}' is both a class and the unsure label")
+        if not all(low < high for low, high in pairwise((-math.inf, *self.bins, math.inf))):
+            raise DataError(f"attribute '{self.name}' has the bins {list(self.bins)}, accepted: numbers that rise")
+        if self.bins and len(self.classes) != len(self.bins) + 1:
+            raise DataError(
+                f"attribute '{self.name}' has {len(self.classes)} classes and {len(self.bins)} bins, "
+                f"accepted: one class more than bins"
+            )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -56,6 +68,8 @@ class Attribute:
         """The class index of a label as the source writes it, `UNSURE` for the unsure label."""
         if label == self.unsure:
             return UNSURE
+        if self.bins:
+            return bisect_right(self.bins, self._number(label))
         labels = list(self.values)
         for accepted in (labels, self._indices):
             if label in accepted:
@@ -64,6 +78,17 @@ class Attribute:
         known += [f"{index} ({name})" for index, name in zip(self._indices, self.classes, strict=False)]
         known += [] if self.unsure is None else [f"{self.unsure} (unsure)"]
         raise DataError(f"label '{label}' for '{self.name}', accepted: {', '.join(known)}")
+
+    def _number(self, label: str) -> float:
+        try:
+            value = float(label)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise DataError(
+                f"label '{label}' for '{self.name}', accepted: numbers, of which classes are made by `bins`"
+            )
+        return value
 
     @property
     def _indices(self) -> list[str]:
@@ -90,6 +115,8 @@ class Schema:
             unsure: 2
           glasses:
             classes: [without, with]                        # where the labels are the names, or 0 and 1
+          age:
+            bins: [13, 20, 40]                              # of numbers: below 13, 13 to 20, 20 to 40, 40 and above
     """
 
     name: str
@@ -135,6 +162,7 @@ class Schema:
             "attributes": {
                 attribute.name: {"classes": dict(attribute.values)}
                 | ({} if attribute.unsure is None else {"unsure": attribute.unsure})
+                | ({"bins": list(attribute.bins)} if attribute.bins else {})
                 for attribute in self.attributes
             },
         }
@@ -173,8 +201,11 @@ class Schema:
 
 def _attribute(name: str, plain: object) -> Attribute:
     where = f"attribute '{name}'"
-    body = _mapping(plain, where, required={"classes"}, optional={"unsure"})
-    classes = body["classes"]
+    body = _mapping(plain, where, required=set(), optional={"classes", "unsure", "bins"})
+    bins = _bins(body.get("bins", []), where)
+    if "classes" not in body and not bins:
+        raise DataError(f"{where} has no `classes`")
+    classes = body.get("classes", _bin_names(bins))
     if isinstance(classes, list):
         names = [_text(value, f"{where}, a class") for value in classes]
         repeated = _first_repeated(names)
@@ -185,7 +216,18 @@ def _attribute(name: str, plain: object) -> Attribute:
         label: _text(value, f"{where}, a class") for label, value in _mapping(classes, f"{where}: classes").items()
     }
     unsure = body.get("unsure")
-    return Attribute(name, values, None if unsure is None else _text(unsure, f"{where}, `unsure`"))
+    return Attribute(name, values, None if unsure is None else _text(unsure, f"{where}, `unsure`"), bins)
+
+
+def _bins(plain: object, where: str) -> tuple[float, ...]:
+    if not isinstance(plain, list) or not all(type(end) in (int, float) for end in plain):
+        raise DataError(f"{where}: `bins` is {plain!r}, accepted: a list of numbers that rise, such as [13, 20, 40]")
+    return tuple(plain)
+
+
+def _bin_names(bins: tuple[float, ...]) -> list[str]:
+    between = [f"{low:g} to {high:g}" for low, high in pairwise(bins)]
+    return [f"below {bins[0]:g}", *between, f"{bins[-1]:g} and above"] if bins else []
 
 
 def _mapping(

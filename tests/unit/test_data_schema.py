@@ -39,6 +39,41 @@ def test_unsure_is_not_a_class() -> None:
     assert GENDER.classes == ("male", "female")
 
 
+def test_real_values_become_classes_by_bins() -> None:
+    plain = {"name": "faces", "target": "smile", "attributes": {
+        "smile": {"classes": ["no", "yes"]},
+        "age": {"bins": [13, 20, 40.5], "unsure": "-1"},
+        "height": {"bins": [1.7], "classes": ["short", "tall"]},
+    }}  # fmt: skip
+    schema = Schema.from_dict(plain)
+    age, height = schema.attribute("age"), schema.attribute("height")
+    assert age.classes == ("below 13", "13 to 20", "20 to 40.5", "40.5 and above")
+    assert [age.encode(label) for label in ("0", "12.9", "13", "40.4", "40.5", "116", "-1")] == [0, 0, 1, 2, 3, 3, -1]
+    assert [height.encode(label) for label in ("1.69", "1.7")] == [0, 1]
+    assert Schema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
+    for label in ("old", "nan", "inf", ""):
+        with pytest.raises(DataError, match=f"label '{label}' for 'age', accepted: numbers"):
+            age.encode(label)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "has no `classes`"),
+        ({"bins": []}, "has no `classes`"),
+        ({"bins": 3}, "`bins` is 3, accepted: a list of numbers"),
+        ({"bins": [3, "5"]}, "accepted: a list of numbers"),
+        ({"bins": [5, 3]}, r"has the bins \[5, 3\], accepted: numbers that rise"),
+        ({"bins": [3, float("nan")]}, "accepted: numbers that rise"),
+        ({"bins": [3], "classes": ["a", "b", "c"]}, "has 3 classes and 1 bins, accepted: one class more"),
+    ],
+)
+def test_bins_that_make_no_classes_are_refused(body: dict[str, object], message: str) -> None:
+    plain = {"name": "faces", "target": "smile", "attributes": {"smile": {"classes": ["no", "yes"]}, "age": body}}
+    with pytest.raises(DataError, match=message):
+        Schema.from_dict(plain)
+
+
 @pytest.mark.parametrize("label", ["9", "", "male", "-1", "1.0", " 1"])
 def test_an_unknown_label_is_refused_with_what_is_accepted(label: str) -> None:
     with pytest.raises(DataError, match=r"accepted: 0 \(male\), 1 \(female\), 2 \(unsure\)") as caught:
