@@ -77,11 +77,12 @@ class Leak:
     larger excess on the test samples. So the test samples choose one of two: where both tell nothing, the interval of
     the larger one lies above nothing up to twice as often as stated. The `bound`s of verdicts count both.
 
-    `code_length` is the online code length of the fitting samples' labels under the best attacker, in bits a label,
-    beside `entropy`, what they cost without looking. `change` is the best attacker's accuracy minus that on the
-    reference network (the unprotected one), paired by sample, where there is one; `robustness` is the paper's relative
-    form of it. `left` is its accuracy above the floor (the control target-label) as a share of what the best attacker
-    reads above it of the reference's backbone, paired too; None where that is not surely above the floor, or unknown.
+    `code_length` is the online code length of the fitting samples' labels under the best attacker, in bits a label (on
+    fresh faces, of the first fold's), beside `entropy`, what they cost without looking. `change` is the best attacker's
+    accuracy minus that on the reference network (the unprotected one), paired by sample, where there is one;
+    `robustness` is the paper's relative form of it. `left` is its accuracy above the floor (the control target-label)
+    as a share of what the best attacker reads above it of the reference's backbone, paired too; None where that is not
+    surely above the floor, or unknown.
     """
 
     tap: str
