@@ -8,8 +8,8 @@ from rich.text import Text
 from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.paper import published
 from privatenet.audit.paper.reproduction import Adversary, PrivateNetwork, Reproduction, robustness
+from privatenet.audit.report.cells import Cell, Table, markdown_table
 from privatenet.audit.report.curves import LambdaMark
-from privatenet.audit.report.tables import Cell, Table, markdown_table
 from privatenet.audit.report.text import DASH, interval, markdown, number, percent, points
 
 NONE = Cell(DASH)

@@ -3,16 +3,9 @@
 from pathlib import Path
 
 from privatenet.audit.attack.findings import Findings
+from privatenet.audit.report.cells import Table, markdown_table
 from privatenet.audit.report.certified import certificate_markdown
-from privatenet.audit.report.tables import (
-    Table,
-    controls_table,
-    leaks_table,
-    markdown_table,
-    measures_table,
-    networks_table,
-    protocol_table,
-)
+from privatenet.audit.report.tables import controls_table, leaks_table, measures_table, networks_table, protocol_table
 from privatenet.audit.report.text import in_words, markdown, over_draws, percent, points, tap_name, with_interval
 from privatenet.audit.report.verdict import verdicts
 from privatenet.data_shards.files import replacing

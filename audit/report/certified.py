@@ -12,7 +12,7 @@ from privatenet.audit.attack.findings import Findings, Leak, NetworkFindings
 from privatenet.audit.certificate.network import Certificates
 from privatenet.audit.certificate.rows import CertificateRow
 from privatenet.audit.certificate.words import at_most, row_sentence
-from privatenet.audit.report.tables import Cell, Table, markdown_table
+from privatenet.audit.report.cells import Cell, Table, markdown_table
 from privatenet.audit.report.text import DASH, deployment, interval, markdown, over_draws, percent, with_interval
 from privatenet.models.channel import RELEASE
 

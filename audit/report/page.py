@@ -13,16 +13,15 @@ from pydantic_core import to_json
 from privatenet.audit.attack.findings import Findings, Leak, NetworkFindings
 from privatenet.audit.errors import AuditError
 from privatenet.audit.report import charts, curves
+from privatenet.audit.report.cells import Table, markdown_table
 from privatenet.audit.report.certified import audit_certificates_table, certificate_markdown, certificate_sentences
 from privatenet.audit.report.curves import LambdaMark
 from privatenet.audit.report.frame import render
 from privatenet.audit.report.style import Chart, save
 from privatenet.audit.report.tables import (
-    Table,
     attacks_table,
     controls_table,
     leaks_table,
-    markdown_table,
     measures_table,
     networks_table,
     protocol_table,

@@ -16,6 +16,7 @@ from privatenet.audit.certificate.words import at_most
 from privatenet.audit.errors import AuditError
 from privatenet.audit.pareto import front
 from privatenet.audit.report.card import write_card
+from privatenet.audit.report.cells import markdown_table
 from privatenet.audit.report.charts import describe_attackers, describe_confusion
 from privatenet.audit.report.curves import LambdaMark, lambda_curves
 from privatenet.audit.report.page import write_report
@@ -24,7 +25,6 @@ from privatenet.audit.report.tables import (
     attacks_table,
     controls_table,
     leaks_table,
-    markdown_table,
     measures_table,
     networks_table,
     protocol_table,
