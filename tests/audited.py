@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -86,6 +87,7 @@ def leak(tap: str, attribute: str, counts: dict[str, int], gain: float, change: 
         change=None if change is None else estimate(change, 0.024),
         robustness=None if change is None else change / (majority + gain - change),
         left=None if change is None else estimate(5 * gain, 0.15),
+        above=None if change is None else replace(estimate(gain - 0.01), bound=gain - 0.03),
     )
 
 

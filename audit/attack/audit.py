@@ -21,7 +21,7 @@ from privatenet.audit.attack.findings import VERSION, Findings, Leak, NetworkFin
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
 from privatenet.audit.attack.judging import judge_leaks
 from privatenet.audit.attack.networks import AuditedNetwork, audited_networks
-from privatenet.audit.attack.relative import relative_leaks
+from privatenet.audit.attack.relative import above_floor, relative_leaks
 from privatenet.audit.attack.samples import Folds, attack_folds, judged_rows, training_split
 from privatenet.audit.attack.utility import network_utility
 from privatenet.audit.certificate.network import network_releases, people_of, sent_features
@@ -114,9 +114,9 @@ def _judge_networks(
     floors: Mapping[str, Floor | None],
     config: AuditConfig,
 ) -> tuple[NetworkFindings, ...]:
-    judged = {role: judge_leaks(results) for role, results in attacked.items()}
+    right = {attribute: floor.right for attribute, floor in floors.items() if floor}
+    judged = {role: above_floor(judge_leaks(results), right, config) for role, results in attacked.items()}
     if "unprotected" in judged:
-        right = {attribute: floor.right for attribute, floor in floors.items() if floor}
         judged["audited"] = relative_leaks(judged["audited"], judged["unprotected"], right, config)
     return tuple(
         _describe(audited, attacked[audited.role].fleet, [j.leak for j in judged[audited.role]]) for audited in networks

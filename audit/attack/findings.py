@@ -82,7 +82,8 @@ class Leak:
     accuracy minus that on the reference network (the unprotected one), paired by sample, where there is one;
     `robustness` is the paper's relative form of it. `left` is its accuracy above the floor (the control target-label)
     as a share of what the best attacker reads above it of the reference's backbone, paired too; None where that is not
-    surely above the floor, or unknown.
+    surely above the floor, or unknown. `above` is that accuracy above the floor itself, paired; the `bound`s of one
+    attribute's taps hold together.
     """
 
     tap: str
@@ -97,6 +98,7 @@ class Leak:
     change: Estimate | None = None
     robustness: Number | None = None
     left: Estimate | None = None
+    above: Estimate | None = None
 
     @property
     def headline(self) -> Attack:

@@ -1,4 +1,4 @@
-"""Leaks beside those of the unprotected network: change, robustness, and how much leakage is left."""
+"""Leaks beside the floor and those of the unprotected network: what is above, change, robustness, what is left."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +12,23 @@ from privatenet.audit.settings import AuditConfig
 
 WHOLE = "backbone"
 """The tap of the unprotected network whose leakage is the whole of it."""
+
+
+def above_floor(leaks: Sequence[JudgedLeak], floors: Mapping[str, Numbers], config: AuditConfig) -> list[JudgedLeak]:
+    """`leaks` with how far each best attacker gets above the floor, where that is known; `floors` as below.
+
+    The bounds of one attribute hold together: one for each of its taps and kind of faces, of which the best is taken.
+    """
+
+    def judged(one: JudgedLeak) -> JudgedLeak:
+        if (floor := floors.get(one.leak.attribute)) is None:
+            return one
+        known = ~np.isnan(floor)
+        bounds = sum(len(other.leak.chosen) for other in leaks if other.leak.attribute == one.leak.attribute)
+        resamples = Resamples(one.people[known], config.resamples, config.confidence, bounds=bounds)
+        return replace(one, leak=replace(one.leak, above=resamples.mean((one.right - floor)[known])))
+
+    return [judged(one) for one in leaks]
 
 
 def relative_leaks(

@@ -7,7 +7,7 @@ from privatenet.audit.report.cells import Table, markdown_table
 from privatenet.audit.report.certified import certificate_markdown
 from privatenet.audit.report.tables import controls_table, leaks_table, measures_table, networks_table, protocol_table
 from privatenet.audit.report.text import in_words, markdown, over_draws, percent, points, tap_name, with_interval
-from privatenet.audit.report.verdict import verdicts
+from privatenet.audit.report.verdict import in_full, verdicts
 from privatenet.data_shards.files import replacing
 
 UNKNOWN = "not recorded"
@@ -115,7 +115,7 @@ def _analyses(findings: Findings) -> str:
     utility = (
         f"Utility: {markdown(network.target)} {with_interval(network.utility, percent, ' %')}{noise}, majority class "
     )
-    sentences = "\n".join(f"- {markdown(verdict.sentence)}" for verdict in verdicts(findings))
+    sentences = "\n".join(f"- {markdown(in_full(verdict, findings))}" for verdict in verdicts(findings))
     tables: list[Table] = [
         leaks_table(findings),
         measures_table(findings),

@@ -38,7 +38,7 @@ from privatenet.audit.report.text import (
     with_interval,
 )
 from privatenet.audit.report.trade_off import Mark, describe_trade_off, trade_off
-from privatenet.audit.report.verdict import Verdict, comparison, verdicts
+from privatenet.audit.report.verdict import Verdict, beyond_target, comparison, verdicts
 from privatenet.data_shards.files import replacing
 
 MOST = 6
@@ -242,12 +242,8 @@ def _facts(findings: Findings) -> list[tuple[str, str, str]]:
 
 def _reference(verdict: Verdict, findings: Findings) -> str:
     """What to read a verdict against: the unprotected network, and what the target label alone gives away."""
-    floor = next(
-        (c for c in findings.controls if (c.kind, c.attribute) == ("target-label", verdict.attribute)),
-        None,
-    )
-    label = f"The true {findings.audited.target} alone gives {percent(floor.accuracy.value)} %." if floor else ""
-    return " ".join(sentence for sentence in (comparison(verdict.leak, findings), label) if sentence)
+    sentences = comparison(verdict.leak, findings), beyond_target(verdict.attribute, findings)
+    return " ".join(filter(None, sentences))
 
 
 def _track(leak: Leak) -> dict[str, float] | None:

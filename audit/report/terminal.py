@@ -9,7 +9,7 @@ from privatenet.audit.attack.findings import Findings, Leak, NetworkFindings
 from privatenet.audit.certificate.words import at_most
 from privatenet.audit.report.certified import certificate_of
 from privatenet.audit.report.text import DASH, deployment, interval, over_draws, percent, whole
-from privatenet.audit.report.verdict import verdicts
+from privatenet.audit.report.verdict import in_full, verdicts
 
 KNOWN = {"unprotected": "unprotected-adversary", "audited": "known-adversary"}
 """The control that a network's known adversary is, by the network's role."""
@@ -34,7 +34,7 @@ def print_summary(findings: Findings, console: Console | None = None) -> None:
         )
     )
     for verdict in verdicts(findings):
-        console.print(Text(f"- {verdict.sentence}"))
+        console.print(Text(f"- {in_full(verdict, findings)}"))
 
 
 def _utility(network: NetworkFindings) -> str:

@@ -53,6 +53,11 @@ def verdicts(findings: Findings) -> tuple[Verdict, ...]:
     )
 
 
+def in_full(verdict: Verdict, findings: Findings) -> str:
+    """A verdict's sentence, and beside it what the true target alone gives away."""
+    return " ".join(filter(None, (verdict.sentence, beyond_target(verdict.attribute, findings))))
+
+
 def verdict(leak: Leak, findings: Findings) -> str:
     """One sentence on the attribute of `leak`, over all taps of the audited network, with the figures of `leak`.
 
@@ -81,6 +86,18 @@ def comparison(leak: Leak, findings: Findings) -> str:
         left = left_in_words(leak.left)
         sentences.append(f"Of what its backbone gives away above the floor, {left}.")
     return " ".join(sentences)
+
+
+def beyond_target(attribute: str, findings: Findings) -> str:
+    """At which taps more is surely read than the true target alone gives away; empty where that is unknown."""
+    floor = next((c for c in findings.controls if (c.kind, c.attribute) == ("target-label", attribute)), None)
+    leaks = [leak for leak in findings.audited.leaks if leak.attribute == attribute and leak.above is not None]
+    if floor is None or not leaks:
+        return ""
+    above = [tap_name(leak.tap) for leak in leaks if leak.above and leak.above.bound and leak.above.bound > 0]
+    where = f"at {in_words(above)}" if above else f"at none of {len(leaks)} taps" if len(leaks) > 1 else "nowhere"
+    alone = f"The true {findings.audited.target} alone gives {percent(floor.accuracy.value)} %"
+    return f"{alone}; surely more is read {where}."
 
 
 def sharpest(leaks: Sequence[Leak]) -> Leak:

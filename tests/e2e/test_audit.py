@@ -126,6 +126,8 @@ def test_an_audit_judges_every_tap_and_attribute_of_three_networks(audited: Find
         }
         whole = audited.networks[1].leak("backbone", leak.attribute)
         assert whole is not None
+        assert leak.above is not None
+        assert leak.above.value == pytest.approx(leak.headline.accuracy.value - floors[leak.attribute])
         if leak.left is not None:
             excess, at_most = (one.headline.accuracy.value - floors[leak.attribute] for one in (leak, whole))
             assert leak.left.value == pytest.approx(excess / at_most)

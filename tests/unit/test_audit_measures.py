@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from audited import findings
+from audited import GENDER, findings, leak
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
 
 from privatenet.audit.attack.findings import read_findings, write_findings
 from privatenet.audit.attack.intervals import Resamples, recorded_accuracy, share, wilson
+from privatenet.audit.attack.judging import JudgedLeak
 from privatenet.audit.attack.measures import (
     calibrate,
     class_frequencies,
@@ -21,9 +22,10 @@ from privatenet.audit.attack.measures import (
     judge,
     probabilities,
 )
-from privatenet.audit.attack.relative import leakage_left
+from privatenet.audit.attack.relative import above_floor, leakage_left
 from privatenet.audit.attack.utility import utility
 from privatenet.audit.errors import AuditError
+from privatenet.audit.settings import AuditConfig
 
 
 def answers(samples: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -136,6 +138,28 @@ def test_the_leakage_that_is_left_is_of_other_pictures_than_the_whole() -> None:
     assert below is not None
     assert below.high < 0
     assert leakage_left(excess, np.tile([1.0, -1.0, 0.0], 300), Resamples(people, 100)) is None
+
+
+def test_what_is_read_beyond_the_target_is_claimed_at_a_tap_that_tells_no_more() -> None:
+    """Five taps whose attackers are as often right as the floor is: in at most one audit of twenty one is above it."""
+    rng, people, config = np.random.default_rng(0), np.arange(300), AuditConfig(resamples=200)
+    claims = 0
+    for _ in range(200):
+        floor = (rng.random(300) < 0.6).astype(np.float64)
+        floor[:20] = np.nan
+        equal = [(rng.random(300) < 0.6).astype(np.float64) for _ in range(5)]
+        taps = [
+            JudgedLeak(leak(f"layer{tap}", "gender", GENDER, 0.1), right, people) for tap, right in enumerate(equal)
+        ]
+        above = [judged.leak.above for judged in above_floor(taps, {"gender": floor}, config)]
+        claims += any(one is not None and one.bound is not None and one.bound > 0 for one in above)
+    assert claims <= 0.08 * 200
+    (known,) = above_floor(
+        [JudgedLeak(leak("arm", "gender", GENDER, 0.1), np.ones(300), people)], {"gender": floor}, config
+    )
+    assert known.leak.above is not None
+    assert known.leak.above.value == pytest.approx(1 - np.nanmean(floor))
+    assert above_floor(taps, {}, config) == taps
 
 
 def test_the_utility_of_a_noisy_network_is_luck() -> None:

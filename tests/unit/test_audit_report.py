@@ -32,7 +32,7 @@ from privatenet.audit.report.tables import (
 from privatenet.audit.report.terminal import print_summary
 from privatenet.audit.report.text import in_words, interval, number, percent, points, with_interval
 from privatenet.audit.report.trade_off import Mark
-from privatenet.audit.report.verdict import comparison, verdict, verdicts
+from privatenet.audit.report.verdict import beyond_target, comparison, verdict, verdicts
 
 NOTHING = Estimate(math.nan, math.nan, math.nan)
 HOSTILE = '<script>alert("x")</script> $\\frac{ | `id="y"` \u5973 ../../z'
@@ -316,6 +316,21 @@ def test_the_comparison_is_made_with_another_tap() -> None:
     assert comparison(hidden, audit).endswith("above the floor, nothing is left (\u221217 to 13 %).")
     assert "left" not in comparison(dataclasses.replace(hidden, left=None), audit)
     assert comparison(audit.audited.leaks[1], with_leaks(*audit.audited.leaks)) == ""
+
+
+def test_taps_that_tell_more_than_the_target_are_others_than_their_figures_say() -> None:
+    audit = findings()
+    alone = "The true emotion alone gives 63.9 %; surely more is read at"
+    assert beyond_target("gender", audit) == f"{alone} layer4 and backbone."
+
+    def said(above: Estimate | None) -> str:
+        leaks = tuple(dataclasses.replace(leak, above=above) for leak in audit.audited.leaks)
+        networks = (dataclasses.replace(audit.audited, leaks=leaks),)
+        return beyond_target("gender", dataclasses.replace(audit, networks=networks))
+
+    assert said(estimate(0.02, 0.02)) == f"{alone} none of 4 taps."
+    assert said(None) == ""
+    assert beyond_target("gender", dataclasses.replace(audit, controls=())) == ""
 
 
 def test_the_front_holds_a_dominated_network_or_lacks_one_that_is_not() -> None:
