@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from privatenet.audit.attack.controls import target_label_floor
 from privatenet.audit.attack.features import LOGITS, Key, extract, network_tap
 from privatenet.audit.attack.findings import Estimate, Leak
 from privatenet.audit.attack.fleet import Donor, Fleet, attack
 from privatenet.audit.attack.judging import judge_leaks
-from privatenet.audit.attack.samples import attack_folds, judged_rows
+from privatenet.audit.attack.relative import above_floor
+from privatenet.audit.attack.samples import attack_folds, judged_rows, training_split
 from privatenet.audit.attack.utility import utility
 from privatenet.audit.settings import FACES, AuditConfig
 from privatenet.distributed import agree
@@ -45,11 +47,16 @@ def largest_excess(leaks: Sequence[Leak]) -> Estimate:
 
 def leak_metrics(utility: Estimate, leaks: Sequence[Leak], split: str) -> dict[str, float]:
     """As flat metrics: `test/utility`, `test/leakage` (the largest excess) and `test/backbone-gender/excess`,
-    each with the ends of its interval under `_low` and `_high`."""
+    each with the ends of its interval under `_low` and `_high`; and `test/gender/floor`, the excess of who sees only
+    the true target label."""
     estimates = {"utility": utility, "leakage": largest_excess(leaks)}
     estimates |= {f"{leak.tap}-{leak.attribute}/excess": leak.headline.excess for leak in leaks}
     ends = {"": "value", "_low": "low", "_high": "high"}
-    return {f"{split}/{name}{end}": getattr(e, field) for name, e in estimates.items() for end, field in ends.items()}
+    metrics = {
+        f"{split}/{name}{end}": getattr(e, field) for name, e in estimates.items() for end, field in ends.items()
+    }
+    floors = {leak.attribute: leak.headline.excess.value - leak.above.value for leak in leaks if leak.above}
+    return metrics | {f"{split}/{attribute}/floor": floor for attribute, floor in floors.items()}
 
 
 def quick_audit(
@@ -71,7 +78,10 @@ def quick_audit(
     attacked = attack(fleet, ranks, lambda what, done, total: None)
 
     def judge() -> QuickFindings:
-        leaks = judge_leaks(attacked, with_code=False)
+        (split,) = training_split(faces, validation=True)
+        floors = {attribute: target_label_floor(attribute, config, faces, split) for attribute in config.attributes}
+        right = {attribute: floor.right for attribute, floor in floors.items() if floor}
+        leaks = above_floor(judge_leaks(attacked, with_code=False), right, config)
         rows, logits = judged_rows(faces, validation=True), features.array("train", LOGITS)
         return QuickFindings(
             utility(logits[rows][:, None], faces, rows, config.confidence)[0],

@@ -19,7 +19,7 @@ from privatenet.audit.attack.answers import read
 from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.attack.audit import audit
 from privatenet.audit.attack.findings import Findings, read_findings
-from privatenet.audit.attack.quick import quick_audit
+from privatenet.audit.attack.quick import leak_metrics, quick_audit
 from privatenet.audit.attack.samples import attack_folds
 from privatenet.audit.errors import AuditError
 from privatenet.audit.settings import AuditConfig
@@ -343,6 +343,11 @@ def test_a_quick_audit_looks_at_no_test_data(again: Again, tmp_path: Path) -> No
     (leak,) = findings.leaks
     assert (leak.tap, leak.samples) == ("arm", int(faces.held_out.sum()))
     assert findings.leakage == leak.headline.excess
+    rows, column = np.flatnonzero(faces.held_out), faces.schema.names.index("gender")
+    assert leak.majority == max(np.bincount(faces.train.labels[rows, column])) / len(rows)
+    by_emotion = leak_metrics(findings.utility, findings.leaks, "validation")["validation/gender/floor"] + leak.majority
+    assert by_emotion * len(rows) == pytest.approx(round(by_emotion * len(rows)))
+    assert by_emotion > 0
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,12 @@ def test_networks_attacked_at_different_taps_are_compared_in_silence() -> None:
     assert not compare_networks(networks()).notes
 
 
+def test_the_floor_is_missing_beside_leakage_above_the_majority() -> None:
+    floors = {"validation/gender/floor": 0.012, "validation/age_group/floor": -0.004, "test/gender/floor": 0.5}
+    told = "The floor, what the true target label alone gives away, in points: age_group \u22120.4 and gender +1.2."
+    assert compare_networks([network("one", measured(0.9, 0.3, 0.1) | floors)]).notes[0] == told
+
+
 def test_a_network_in_training_is_missing_in_silence() -> None:
     runs = [run("one", measured(0.9, 0.3, 0.1)), run("two", {}, "RUNNING")]
     assert compare_networks(candidates(runs)).notes == ("1 run still going and not shown.",)

@@ -19,11 +19,13 @@ _WITHOUT_NAME = ("objective", "taps", "attributes", "backbone")
 
 @dataclass(frozen=True)
 class Measures:
-    """Utility, the worst leakage, and by tap-attribute pair its leakage (excess over the majority), on one split."""
+    """On one split utility, the worst leakage, by tap-attribute pair its leakage (excess over the majority), and by
+    attribute the `floors`, the excess of who sees only the true target label."""
 
     utility: Estimate = UNDEFINED
     leakage: Estimate = UNDEFINED
     pairs: Mapping[str, Estimate] = field(default_factory=dict)
+    floors: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, metrics: Mapping[str, float], split: str) -> "Measures":
@@ -32,8 +34,12 @@ class Measures:
         def estimate(name: str) -> Estimate:
             return Estimate(*(metrics.get(f"{split}/{name}{end}", math.nan) for end in ("", "_low", "_high")))
 
-        names = sorted(match[1] for key in metrics if (match := re.fullmatch(rf"{split}/(.+)/excess", key)))
-        return cls(estimate("utility"), estimate("leakage"), {name: estimate(f"{name}/excess") for name in names})
+        def named(what: str) -> list[str]:
+            return sorted(match[1] for key in metrics if (match := re.fullmatch(rf"{split}/(.+)/{what}", key)))
+
+        pairs = {name: estimate(f"{name}/excess") for name in named("excess")}
+        floors = {name: metrics[f"{split}/{name}/floor"] for name in named("floor")}
+        return cls(estimate("utility"), estimate("leakage"), pairs, floors)
 
     def trade_off(self, pair: str = "") -> tuple[Estimate, Estimate] | None:
         """Utility and the leakage at `pair`, or the worst; None where one is missing or undefined."""

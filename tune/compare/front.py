@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.pareto import front, knee
-from privatenet.audit.report.text import count, in_words
+from privatenet.audit.report.text import count, in_words, points
 from privatenet.distributed.errors import ConfigError
 from privatenet.tune.compare.candidates import Candidate, Setting, setting_order
 
@@ -138,6 +138,10 @@ def _rows(networks: list[tuple[Candidate, Estimate, Estimate]], split: str, leak
 def _notes(split: str, leak: str, rows: Sequence[Row], others: Sequence[Candidate]) -> tuple[str, ...]:
     """What a reader should know of how the figures came about."""
     notes = []
+    floors = {name: floor for row in rows for name, floor in row.candidate.measures(split).floors.items()}
+    if floors:
+        told = in_words([f"{name} {points(floor)}" for name, floor in floors.items()])
+        notes.append(f"The floor, what the true target label alone gives away, in points: {told}.")
     if split == "test":
         notes.append("No run has validation figures: these are of the test split, and choosing by them spends it.")
     tested = sum(candidate.test.trade_off(leak) is not None for candidate in others)
