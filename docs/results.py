@@ -28,15 +28,14 @@ COLOURS = (style.ORANGE, style.BLUE, style.GREEN, style.PURPLE, style.RED)
 def rows(network: str, seed: str, findings: Findings) -> Iterator[dict[str, str]]:
     """A row for every tap and attribute of an audited network."""
     audited = findings.audited
-    floors = {c.attribute: c.accuracy.value for c in findings.controls if c.kind == "target-label"}
     bounds = {
         (row.attribute, row.deployment, row.certificate.releases): row.certificate.bound for row in audited.certificates
     }
     for leak in audited.leaks:
-        best = leak.headline
+        best, floor = leak.headline, findings.floor(leak.attribute)
         figures = {
             "utility": audited.utility.value, "utility_low": audited.utility.low, "utility_high": audited.utility.high,
-            "majority": leak.majority, "floor": floors.get(leak.attribute),
+            "majority": leak.majority, "floor": floor and floor.value,
             "read": best.accuracy.value, "low": best.accuracy.low, "high": best.accuracy.high,
             "left": leak.left and leak.left.value, "left_low": leak.left and leak.left.low,
             "left_high": leak.left and leak.left.high,

@@ -196,6 +196,11 @@ class Findings:
     def audited(self) -> NetworkFindings:
         return self.networks[0]
 
+    def floor(self, attribute: str) -> Estimate | None:
+        """How often who sees only the true target label names `attribute` right; None where that is unknown."""
+        kinds = {(control.kind, control.attribute): control.accuracy for control in self.controls}
+        return kinds.get(("target-label", attribute))
+
     def network(self, role: str) -> NetworkFindings | None:
         return next((network for network in self.networks if network.role == role), None)
 

@@ -20,7 +20,7 @@ PAPER = "paper"
 
 @style.rc
 def best_of(findings: Findings, attribute: str) -> Figure:
-    """The best attacker's accuracy at every tap, the networks side by side, beside the majority class."""
+    """The best attacker's accuracy at every tap, the networks side by side, beside majority class and floor."""
     leaks = [leak for leak in findings.audited.leaks if leak.attribute == attribute]
     networks = _by_role(findings)
     figure = Figure(figsize=(style.WIDTH, 1.25 + len(leaks) * (0.2 + 0.17 * len(networks))))
@@ -34,6 +34,8 @@ def best_of(findings: Findings, attribute: str) -> Figure:
                 colour, marker = _look(network.role)
                 _estimate(axes, same.headline.accuracy, at, colour, marker)
     _majority_line(axes, leaks[0].majority)
+    if (floor := findings.floor(attribute)) is not None:
+        axes.axvline(100 * floor.value, color=style.INK, linewidth=1, linestyle=style.DOTS, label="floor")
     for network in networks:
         colour, marker = _look(network.role)
         axes.plot([], [], marker, color=colour, label=role_label(network))
@@ -51,6 +53,8 @@ def best_of(findings: Findings, attribute: str) -> Figure:
 
 def describe_best_of(findings: Findings, attribute: str) -> str:
     leaks = [leak for leak in findings.audited.leaks if leak.attribute == attribute]
+    floor = findings.floor(attribute)
+    alone = f", floor {percent(floor.value)} %" if floor else ""
     taps = []
     for leak in leaks:
         others = [
@@ -62,7 +66,7 @@ def describe_best_of(findings: Findings, attribute: str) -> str:
         taps.append(f"{tap_name(leak.tap)} {percent(leak.headline.accuracy.value)} %{beside}")
     return (
         f"Accuracy of the best attacker on {attribute} by tap of the audited network: {'; '.join(taps)}. "
-        f"Majority class {percent(leaks[0].majority)} %."
+        f"Majority class {percent(leaks[0].majority)} %{alone}."
     )
 
 

@@ -27,6 +27,8 @@ GROUP_COLOURS = (GREEN, PURPLE, RED)
 MARKERS = "DvP*Xhp<>"
 DASHES = (0, (4, 3))
 """Line style of references: the majority class, and zero."""
+DOTS = (0, (1, 2))
+"""Of the floor, what the true target alone tells."""
 
 WIDTH = 4.3
 """Of a chart, in inches."""

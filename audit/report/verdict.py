@@ -90,13 +90,13 @@ def comparison(leak: Leak, findings: Findings) -> str:
 
 def beyond_target(attribute: str, findings: Findings) -> str:
     """At which taps more is surely read than the true target alone gives away; empty where that is unknown."""
-    floor = next((c for c in findings.controls if (c.kind, c.attribute) == ("target-label", attribute)), None)
+    floor = findings.floor(attribute)
     leaks = [leak for leak in findings.audited.leaks if leak.attribute == attribute and leak.above is not None]
     if floor is None or not leaks:
         return ""
     above = [tap_name(leak.tap) for leak in leaks if leak.above and leak.above.bound and leak.above.bound > 0]
     where = f"at {in_words(above)}" if above else f"at none of {len(leaks)} taps" if len(leaks) > 1 else "nowhere"
-    alone = f"The true {findings.audited.target} alone gives {percent(floor.accuracy.value)} %"
+    alone = f"The true {findings.audited.target} alone gives {percent(floor.value)} %"
     return f"{alone}; surely more is read {where}."
 
 
