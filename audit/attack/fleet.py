@@ -181,7 +181,7 @@ def attack(fleet: Fleet, ranks: Ranks, progress: Progress) -> AttackResults:
             results[result.unit] = result
 
     missing = agree.first(ranks, read_results)
-    share = missing[ranks.rank :: ranks.world_size]
+    share = dealt(missing, ranks.rank, ranks.world_size)
 
     def reduce_tap(tap: str) -> None:
         """Write this rank's share of the principal components that this machine needs for `tap`."""
@@ -206,6 +206,13 @@ def attack(fleet: Fleet, ranks: Ranks, progress: Progress) -> AttackResults:
         _, *others = agree.everyone(ranks, partial(attack_tap, tap))
         agree.first(ranks, partial(keep, [result for computed in others for result in computed]))
     return AttackResults(fleet, [results[unit] for unit in fleet.units() if unit in results])
+
+
+def dealt(units: Sequence[Unit], rank: int, world_size: int) -> list[Unit]:
+    """A rank's share of `units`, in their order: of alike attacks, which take as long, each rank has as many."""
+    alike = sorted(units, key=lambda unit: (unit.tap, unit.attacker, unit.representation))
+    share = set(alike[rank::world_size])
+    return [unit for unit in units if unit in share]
 
 
 def _run(fleet: Fleet, tap: str, units: Sequence[Unit]) -> Iterator[Result]:

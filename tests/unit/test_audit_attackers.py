@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from privatenet.audit.attack import answers, fleet, samples
 from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.attack.features import Features, Key
 from privatenet.audit.attack.fitting import AttackContext
-from privatenet.audit.attack.fleet import Donor, Fleet, Result, Unit
+from privatenet.audit.attack.fleet import Donor, Fleet, Result, Unit, dealt
 from privatenet.audit.attack.intervals import Numbers, Resamples
 from privatenet.audit.attack.judging import log_probabilities
 from privatenet.audit.attack.measures import Judgement, judge
@@ -343,3 +344,15 @@ def test_answers_that_were_not_written_here_are_not_read(
         path.write_bytes(path.read_bytes()[:200] if change == "half of it" else b"something else")
     assert answers.read(path) is None
     assert "is not the file that was written, computed again" in capsys.readouterr().err
+
+
+def test_one_rank_gets_all_slow_attacks() -> None:
+    attackers = ("logistic", "finetuned", "svm", "trees")
+    taps = ("layer3", "arm")
+    units = [Unit(tap, "age", name, "map", "fresh", fold) for tap in taps for fold in range(5) for name in attackers]
+    shares = [dealt(units, rank, 2) for rank in range(2)]
+    assert sorted(map(str, chain(*shares))) == sorted(map(str, units))
+    for share, tap, name in product(shares, taps, attackers):
+        assert sum((unit.tap, unit.attacker) == (tap, name) for unit in share) in (2, 3)
+        assert share == [unit for unit in units if unit in share]
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
