@@ -156,6 +156,16 @@ def find(folders: Iterable[Path]) -> list[Path]:
     return [path.parent for path in sorted(outboxes, key=lambda path: (path.stat().st_mtime_ns, path))]
 
 
+def is_server(uri: Uri) -> bool:
+    """Whether a store is reached over the network, and not a file or folder here."""
+    return "://" in uri and not uri.startswith(("sqlite:", "file:"))
+
+
+def send_command(folder: Path | str, uri: Uri) -> str:
+    """What sends the rest: a server is named by whoever sends, as an outbox may come from somebody else."""
+    return f"privatenet send {folder}" + (f" --uri {uri}" if is_server(uri) else "")
+
+
 def mend(folder: Path) -> None:
     """Cut off a last message that a killed process left half written, before others are appended."""
     path = folder / OUTBOX

@@ -74,14 +74,16 @@ class Sender:
     def close(self, now: bool = True) -> None:
         """Send what waits once more, and say how to send what is left."""
         if not self.send(now):
-            self.say(f"MLflow does not have all: once it is back, `privatenet send {self.folder}` sends the rest")
+            command = outbox.send_command(self.folder, self.uri)
+            self.say(f"MLflow does not have all: once it is back, `{command}` sends the rest")
 
 
-def deliver(folder: Path, say: Say = print, uri: Uri | None = None) -> int:
+def deliver(folder: Path, say: Say = print, uri: Uri | None = None, root: Path | None = None) -> int:
     """Send what waits in the outbox in `folder`, in order, and remember how far; returns the number of messages sent.
 
-    Not while the run goes on in another process. `uri` gives the credentials of the store, if it is that. What the
-    store refuses for good is said and left out. Raises `ConfigError` where there is no outbox, or no answer.
+    Not while the run goes on in another process. `uri` gives the credentials of the store, if it is that. Files are
+    sent that lie below `root`, by default the folder above. What is refused for good is said and left out. Raises
+    `ConfigError` where there is no outbox, or no answer.
     """
     sent = outbox.read_sent(folder)
     if sent is None:
@@ -97,7 +99,7 @@ def deliver(folder: Path, say: Say = print, uri: Uri | None = None) -> int:
         for message in waiting:
             run_id = sent.run_id
             try:
-                run_id = store.apply(client, uri, run_id, message, folder)
+                run_id = store.apply(client, uri, run_id, message, folder, root or folder.resolve().parent)
             except store.RefusedError as error:
                 say(f"MLflow refused {outbox.kind(message)} of run {run_id}: {error}")
             sent = Sent(uri, run_id, sent.messages + 1)

@@ -24,6 +24,7 @@ from privatenet.distributed.tracking.outbox import (
     Message,
     SetTags,
     read_sent,
+    send_command,
 )
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def find_runs(uri: Uri, names: Sequence[str]) -> list[TrackedRun]:
     for name in names:
         sent = read_sent(Path(name))
         if sent and not sent.run_id:
-            raise ConfigError(f"{name}: its run is not in MLflow yet; `privatenet send {name}` sends it there")
+            raise ConfigError(f"{name}: its run is not in MLflow yet; `{send_command(name, sent.uri)}` sends it there")
         if not (sent or uri):
             raise ConfigError(f"{name!r} is no folder with {SENT}: for an experiment or run give tracking.uri")
         address = sent.uri if sent and sent.uri != uri else uri
@@ -152,12 +153,15 @@ def cause(error: BaseException, uri: Uri) -> str:
     return uri.scrub(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
 
 
-def apply(client: Any, uri: Uri, run_id: str, message: Message, folder: Path) -> str:
-    """Do in MLflow what a message of the run's `folder` says; returns the run's id. Raises `RefusedError`."""
+def apply(client: Any, uri: Uri, run_id: str, message: Message, folder: Path, root: Path) -> str:
+    """Do in MLflow what a message of the run's `folder` says, with files from below `root`; returns the run's id.
+
+    Raises `RefusedError`.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
-        return _apply(client, run_id, message, folder)
+        return _apply(client, run_id, message, folder, root)
     except (MlflowException, FileNotFoundError) as error:
         final = isinstance(error, FileNotFoundError) or error.error_code in REFUSALS
         if not (run_id and final):
@@ -229,7 +233,7 @@ def _create(client: Any, message: CreateRun) -> str:
     return str(created.info.run_id)
 
 
-def _apply(client: Any, run_id: str, message: Message, folder: Path) -> str:
+def _apply(client: Any, run_id: str, message: Message, folder: Path, root: Path) -> str:
     from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
     if isinstance(message, CreateRun):
@@ -247,7 +251,7 @@ def _apply(client: Any, run_id: str, message: Message, folder: Path) -> str:
         dataset = Dataset(message.name, message.digest, "local", json.dumps({"uri": message.source}))
         client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
     elif isinstance(message, LogFiles):
-        path = (folder / message.path).resolve()
+        path = _own(message.path, folder, root)
         if path.is_dir():
             client.log_artifacts(run_id, path, path.name)
         else:
@@ -257,6 +261,16 @@ def _apply(client: Any, run_id: str, message: Message, folder: Path) -> str:
     else:
         client.set_terminated(run_id, message.status, _ms(message.time_s))
     return run_id
+
+
+def _own(name: str, folder: Path, root: Path) -> Path:
+    """The file or folder `name` that a run's `folder` reports. Raises `RefusedError` for what is not below `root`, by
+    its path or behind a link: an outbox may come from somebody else."""
+    path, root = (folder / name).resolve(), root.resolve()
+    for each in (path, *path.rglob("*")):
+        if not each.resolve().is_relative_to(root):
+            raise RefusedError(f"{each} is not below {root}: it is not sent")
+    return path
 
 
 def _reopen(client: Any, run_id: str) -> None:

@@ -75,9 +75,9 @@ def test_what_a_run_says_reaches_the_server_at_once(config: TrackingConfig, tmp_
     run.params({"lambda": 0.5, "target.lr": 0.2})
     run.params({"lambda": 0.5})
     run.tag({"front": "yes"})
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "page.html").write_text("page")
-    run.artifacts(tmp_path / "report")
+    (tmp_path / "run" / "report").mkdir()
+    (tmp_path / "run" / "report" / "page.html").write_text("page")
+    run.artifacts(tmp_path / "run" / "report")
     run.finish("a" * 64, None, 0)
 
     entry = stored(config, run.run_id)
@@ -126,14 +126,15 @@ def test_training_goes_on_while_the_server_is_away_and_nothing_is_lost(
             assert sum("cannot be used (ConnectionRefusedError" in line for line in lines) == 5
             assert sum(line == "the model is left out: MLflow is away" for line in lines) == 1
             assert (
-                f"MLflow does not have all: once it is back, `privatenet send {other.folder}` sends the rest" in lines
+                f"MLflow does not have all: once it is back, `privatenet send {other.folder} --uri {server.uri}` "
+                "sends the rest" in lines
             )
             with pytest.raises(ConfigError, match=r"tracking\.uri: http://127.*cannot be used"):
                 tracker(config, tmp_path / "wrong" / "target", lines)
             assert {path.name for path in (tmp_path / "wrong" / "target").iterdir()} == {"config.yaml"}
             with pytest.raises(ConfigError, match=r"tracking\.uri"):
                 find_runs(config.uri, ["away"])
-            assert cli.main(["send", str(tmp_path)]) == 2
+            assert cli.main(["send", str(tmp_path), "--uri", server.uri]) == 2
             assert capsys.readouterr().err.count("\n") == 1
         finally:
             server.open()
@@ -144,7 +145,9 @@ def test_training_goes_on_while_the_server_is_away_and_nothing_is_lost(
     assert lines == [f"{config.uri} is back and has what waited: 6 messages"]
     assert steps(config, run.run_id) == [1, 2, 3, 4, 5, 6, 7]
 
-    assert cli.main(["send", str(tmp_path)]) == 0
+    assert cli.main(["send", str(tmp_path)]) == 2, "an outbox may come from somebody else, with a server of theirs"
+    assert f"add --uri {server.uri} if that is your server" in capsys.readouterr().err
+    assert cli.main(["send", str(tmp_path), "--uri", server.uri]) == 0
     sent = dict(line.split("  ") for line in capsys.readouterr().out.splitlines())
     assert sent[str(other.folder)] == "sent 3"
     assert sent[str(run.folder)] == "nothing waits"
@@ -255,8 +258,8 @@ def test_credentials_of_a_store_come_with_the_command_and_make_no_other_run_of_i
         again = tracker(secret, run.folder, [])
         assert again.run_id == run.run_id
         outbox.append(run.folder, outbox.SetTags({"late": "yes"}))
-        for uri in ([], ["--uri", server.uri.replace("//", "//kim:wrong@")]):
-            assert cli.main(["send", str(tmp_path), *uri]) == 2
+        for uri in (server.uri, server.uri.replace("//", "//kim:wrong@")):
+            assert cli.main(["send", str(tmp_path), "--uri", uri]) == 2
             error = capsys.readouterr().err
             assert f"tracking.uri: {server.uri} cannot be used" in error
             assert "MLFLOW_TRACKING_PASSWORD" in error
@@ -330,6 +333,31 @@ def test_an_interrupted_parent_says_how_it_ended(config: TrackingConfig, tmp_pat
     assert stored(config, stopped.parent).info.status == "KILLED"
     assert stored(config, failed.parent).info.status == "FAILED"
     assert stored(config, failed.parent).data.tags["failure"] == "ZeroDivisionError: division by zero"
+
+
+def test_files_outside_of_the_named_folder_are_sent_to_nobody(
+    config: TrackingConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tracker(config, tmp_path / "run" / "private", [])
+    secret, report = tmp_path / "secret.txt", tmp_path / "run" / "audit-private"
+    report.mkdir()
+    secret.write_text("nobody's business")
+    (report / "report.md").write_text("report")
+    (report / "figures").symlink_to(tmp_path)
+    (run.folder / "link").symlink_to(secret)
+    (run.folder / "model.md").write_text("model")
+    for name in ("../../secret.txt", str(secret), "link", "../audit-private", "model.md"):
+        outbox.append(run.folder, outbox.LogFiles(name))
+
+    def send() -> set[str]:
+        assert cli.main(["send", str(tmp_path / "run"), "--uri", config.uri]) == 0
+        return {file.path for file in mlflow.MlflowClient(config.uri).list_artifacts(run.run_id)}
+
+    assert send() == {"config.yaml", "model.md"}
+    assert capsys.readouterr().out.count(f"is not below {tmp_path / 'run'}: it is not sent") == 4
+    (report / "figures").unlink()
+    outbox.append(run.folder, outbox.LogFiles("../audit-private"))
+    assert send() == {"config.yaml", "model.md", "audit-private"}
 
 
 def test_trying_in_vain_takes_a_twentieth_of_the_time_at_most() -> None:
