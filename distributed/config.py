@@ -6,6 +6,7 @@ Everything that can be judged without data or device is judged here, before anyt
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -254,29 +255,57 @@ def resolve_config(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Nam
     return config, parsed
 
 
+SOME = math.inf
+"""The end of a range without one."""
+
+RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "": {"seed": (0, 2**32 - 1)},
+    "data": {"validation": (0, 0.9), "workers": (1, 256), "window": (1, SOME), "cache_gib": (0, SOME)},
+    "augment": {
+        "flip": (0, 1),
+        "noise": (0, 1),
+        "noise_variance": (0, 255**2),
+        "shift": (0, 1),
+        "scale": (0, 0.9),
+        "rotate": (0, 180),
+        "light": (0, 1),
+        "erase": (0, 1),
+        "erase_min_area": (0, 1),
+        "erase_max_area": (0, 1),
+    },
+    "model": {"image_size": (32, 1024)},
+    "engine": {"accumulation": (1, 1024), "clip": (0, SOME), "checkpoint_minutes": (0, SOME)},
+    "fit": {
+        "epochs": (1, SOME),
+        "batch_size": (2, SOME),
+        "lr": (0, SOME),
+        "weight_decay": (0, SOME),
+        "decay": (0, 1),
+        "warmup_epochs": (0, SOME),
+        "patience": (0, SOME),
+        "ema": (0, 0.99999),
+        "label_smoothing": (0, 1),
+    },
+    "protect": {"lambda_": (0, 1)},
+}
+"""Accepted numbers by section and key; `fit` is each of the stages."""
+
+
 def check_config(config: Config) -> None:
     """Raise `ConfigError` for the first value that no run could use."""
-    _between("protect.lambda", config.protect.lambda_, 0, 1)
-    _between("data.validation", config.data.validation, 0, 0.9)
-    _at_least("data.workers", config.data.workers, 1)
-    _at_least("data.window", config.data.window, 1)
     _one_of("model.backbone", config.model.backbone, BACKBONES)
-    _between("model.image_size", config.model.image_size, 32, 1024)
-    _at_least("engine.accumulation", config.engine.accumulation, 1)
-    _at_least("engine.clip", config.engine.clip, 0)
-    _at_least("engine.checkpoint_minutes", config.engine.checkpoint_minutes, 0)
-    _between("augment.flip + augment.noise", config.augment.flip + config.augment.noise, 0, 1)
-    for key in ("flip", "noise", "erase", "erase_min_area", "erase_max_area", "shift"):
-        _between(f"augment.{key}", getattr(config.augment, key), 0, 1)
-    for stage in ("target", "adversary", "private"):
-        fit: FitConfig = getattr(config, stage)
-        _at_least(f"{stage}.epochs", fit.epochs, 1)
-        _at_least(f"{stage}.batch_size", fit.batch_size, 2)
-        _at_least(f"{stage}.lr", fit.lr, 0)
-        _at_least(f"{stage}.patience", fit.patience, 0)
-        _between(f"{stage}.ema", fit.ema, 0, 0.99999)
-        if isinstance(fit, TargetFitConfig):
-            _between(f"{stage}.label_smoothing", fit.label_smoothing, 0, 1)
+    for section, ranges in RANGES.items():
+        for stage in ("target", "adversary", "private") if section == "fit" else (section,):
+            values = config if section == "" else getattr(config, stage)
+            for name, (low, high) in ranges.items():
+                if hasattr(values, name):
+                    key = f"{stage}.{name.rstrip('_')}".lstrip(".")
+                    _between(key, getattr(values, name), low, high)
+    augment = config.augment
+    _between("augment.flip + augment.noise", augment.flip + augment.noise, 0, 1)
+    _between("augment.erase_min_area", augment.erase_min_area, 0, augment.erase_max_area)
+    if not config.output:
+        raise ConfigError("output is empty: accepted is a folder's path")
     _check_pairs(config)
 
 
@@ -312,13 +341,9 @@ def _plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _between(key: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{key} is {value}: accepted are numbers from {low} to {high}")
-
-
-def _at_least(key: str, value: float, low: float) -> None:
-    if not value >= low:
-        raise ConfigError(f"{key} is {value}: accepted are numbers of at least {low}")
+    if not (low <= value <= high and math.isfinite(value)):
+        accepted = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"
+        raise ConfigError(f"{key} is {value}: accepted are numbers {accepted}")
 
 
 def _one_of(key: str, value: str, accepted: Any) -> None:

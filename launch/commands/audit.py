@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveInt
 
 from privatenet.audit.attack.findings import Findings, read_findings, write_findings
 from privatenet.audit.errors import AuditError
@@ -77,7 +78,7 @@ def network_parser(command: str, description: str, shards: str, epilog: str = ""
     built.add_argument("checkpoint", help="Folder of a target or private network, such as runs/demo/private.")
     built.add_argument("--config", action="config", help="YAML file of settings; later flags override it.")
     built.add_argument("--shards", default=Uri(), type=Uri, help=shards)
-    built.add_argument("--ranks", default=1, type=int, help="Processes that share the work; one per GPU, say.")
+    built.add_argument("--ranks", default=1, type=PositiveInt, help="Processes that share the work; one per GPU, say.")
     return built
 
 

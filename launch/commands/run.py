@@ -24,11 +24,17 @@ def add_ranks(parser: argparse.ArgumentParser) -> None:
     ranks = max(1, torch.cuda.device_count())
     parser.add_argument(
         "--ranks",
-        type=int,
+        type=_positive,
         default=ranks,
         metavar="N",
         help="processes; one per GPU, or one without GPUs (here %(default)s)",
     )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not accepted: accepted are whole numbers of at least 1")
+    return int(text)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,7 +12,7 @@ from privatenet.distributed.config import Config, FitConfig, resolve_config, to_
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.metrics import score
 from privatenet.distributed.schedule import learning_rate
-from privatenet.launch import train
+from privatenet.launch import cli, train
 
 
 def resolve(*arguments: str) -> Config:
@@ -62,6 +62,16 @@ def test_every_ready_configuration_is_accepted(name: str) -> None:
         (["--augment.flip", "0.8", "--augment.noise", "0.4"], "augment.flip . augment.noise"),
         (["--target.batch_size", "0"], "target.batch_size is 0"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--seed", "-1"], "seed is -1: accepted are numbers from 0 to 4294967295"),
+        (["--private.lr", ".inf"], "private.lr is inf: accepted are numbers of at least 0"),
+        (["--private.weight_decay", "-0.1"], "private.weight_decay is -0.1"),
+        (["--target.decay", "1.5"], "target.decay is 1.5"),
+        (["--adversary.warmup_epochs", "-1"], "adversary.warmup_epochs is -1"),
+        (["--augment.erase_min_area", "0.3"], "augment.erase_min_area is 0.3: accepted are numbers from 0 to 0.1"),
+        (["--augment.noise_variance", "-1"], "augment.noise_variance is -1"),
+        (["--augment.scale", "1"], "augment.scale is 1"),
+        (["--data.cache_gib", "nan"], "data.cache_gib.*nan"),
+        (["--output", ""], "output is empty"),
     ],
 )
 def test_impossible_settings_name_their_key_and_what_is_accepted(arguments: list[str], message: str) -> None:
@@ -129,3 +139,15 @@ def test_what_went_wrong_with_a_checkpoint_is_raised_by_the_next(tmp_path: Path)
     store.write(1, {"model": {"x": torch.ones(1)}}, {})
     with pytest.raises(OSError, match="root"):
         store.write(2, {"model": {"x": torch.ones(1)}}, {})
+
+
+@pytest.mark.parametrize("command", ["run", "reproduce", "audit", "certify"])
+@pytest.mark.parametrize("ranks", ["0", "-1", "two"])
+def test_ranks_are_started_that_cannot_be(command: str, ranks: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [command, *(["runs/x"] if command in ("audit", "certify") else []), f"--ranks={ranks}"]
+    try:
+        code: object = cli.main(words)
+    except SystemExit as stop:  # argparse's own
+        code = stop.code
+    assert code == 2
+    assert "ranks" in capsys.readouterr().err
