@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from privatenet.audit.errors import AuditError
-from privatenet.audit.record import read_record, write_record
+from privatenet.data_shards import records
 from privatenet.data_shards.files import TMP, file_sha256, flush_to_disk
 from privatenet.data_shards.reading.batches import evaluation_batches
 from privatenet.data_shards.reading.plan import evaluation_rows
@@ -220,7 +220,7 @@ class _Extraction:
         flush_to_disk(self.folder / self.split)
         index = _read_index(self.folder, self.key)
         unfinished = self.folder / f"index-{_first_here(self.ranks)}.json"
-        write_record(_INDEX, Index(self.key, index.sums | sums), unfinished)
+        records.write(_INDEX, Index(self.key, index.sums | sums), unfinished)
         unfinished.replace(self.folder / INDEX)
 
     def _unfinished(self, tap: str) -> Path:
@@ -246,7 +246,7 @@ def _missing(folder: Path, key: Key, split: str, taps: Sequence[str], ranks: Ran
 def _read_index(folder: Path, key: Key) -> Index:
     if not (folder / INDEX).is_file():
         return Index(key)
-    index = read_record(_INDEX, folder / INDEX, "index of features")
+    index = records.read(_INDEX, folder / INDEX, "index of features", AuditError)
     expected, actual = asdict(key), asdict(index.key)
     wrong = [f"{name} is {actual[name]}, not {value}" for name, value in expected.items() if actual[name] != value]
     if wrong:

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, TypeAdapter
 
 from privatenet.audit.certificate.rows import CertificateRow
-from privatenet.audit.record import read_record, write_record
+from privatenet.audit.errors import AuditError
+from privatenet.data_shards import records
 
 VERSION: Final = 3
 
-Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
-"""A figure that may be undefined: NaN, which JSON writes as null."""
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value in (None, "NaN") else value)]
+"""A figure that may be undefined: NaN, which JSON writes as null, or as text."""
 
 
 @dataclass(frozen=True)
@@ -210,9 +211,9 @@ _JSON = TypeAdapter(Findings)
 
 def write_findings(findings: Findings, path: Path) -> None:
     """Write `path`, whole or not at all."""
-    write_record(_JSON, findings, path)
+    records.write(_JSON, findings, path)
 
 
 def read_findings(path: Path) -> Findings:
     """The inverse of `write_findings`. Raises `AuditError` where the file is missing or no audit of this version."""
-    return read_record(_JSON, path, f"audit of version {VERSION}")
+    return records.read(_JSON, path, f"audit of version {VERSION}", AuditError)

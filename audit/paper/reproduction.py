@@ -10,7 +10,7 @@ from pydantic import ConfigDict, TypeAdapter
 from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.errors import AuditError
 from privatenet.audit.paper import published
-from privatenet.audit.record import read_record, write_record
+from privatenet.data_shards import records
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.config import Config
 from privatenet.distributed.provenance import flatten
@@ -228,12 +228,12 @@ _JSON = TypeAdapter(Reproduction)
 
 def write_reproduction(reproduction: Reproduction, path: Path) -> None:
     """Write `path`, whole or not at all."""
-    write_record(_JSON, reproduction, path)
+    records.write(_JSON, reproduction, path)
 
 
 def read_reproduction(path: Path) -> Reproduction:
     """The inverse of `write_reproduction`. Raises `AuditError` where the file is missing or something else."""
-    return read_record(_JSON, path, "reproduction")
+    return records.read(_JSON, path, "reproduction", AuditError)
 
 
 def _accept(key: str, values: Sequence[str], accepted: Sequence[str]) -> None:

@@ -12,40 +12,47 @@ The manifest stays small whatever the data set's size, and its sha256 is the dat
 
 import hashlib
 import json
-import re
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, PlainValidator, TypeAdapter, with_config
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import replacing
-from privatenet.data_shards.sources.schema import PERSON, Schema
+from privatenet.data_shards.records import CLOSED, Count, Sha256, decode
+from privatenet.data_shards.sources.record import NAME_BYTES
+from privatenet.data_shards.sources.schema import IDENTIFIER, PERSON, UNSURE, Schema
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION: Final = 1
 
-_SHARD = re.compile(r"[a-z0-9_]+-\d{6,}\.tar")
+Side = Annotated[int, Field(ge=1, le=2**14)]
+SampleName = Annotated[str, Field(min_length=1, max_length=NAME_BYTES)]
+SplitName = Annotated[str, Field(pattern=rf"^{IDENTIFIER.pattern}$")]
 
 
+@with_config(CLOSED)
 @dataclass(frozen=True)
 class Shard:
     """One tar: its file name, size and sums, and per attribute the samples of each class (unknown left out)."""
 
-    name: str
-    samples: int
-    bytes: int
-    sha256: str
-    index_sha256: str
-    class_counts: dict[str, tuple[int, ...]]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_]+-\d{6,12}\.tar$")]
+    samples: Count
+    bytes: Count
+    sha256: Sha256
+    index_sha256: Sha256
+    class_counts: dict[str, tuple[Count, ...]]
 
     @property
     def index_name(self) -> str:
         return index_name(self.name)
 
 
+@with_config(CLOSED)
 @dataclass(frozen=True)
 class Skipped:
     """A sample that a build left out because its picture was corrupt."""
@@ -55,6 +62,7 @@ class Skipped:
     reason: str
 
 
+@with_config(CLOSED)
 @dataclass(frozen=True)
 class Manifest:
     """What a sharded data set holds.
@@ -63,10 +71,10 @@ class Manifest:
     is known.
     """
 
-    version: int
-    schema: Schema
-    image_size: tuple[int, int]
-    splits: dict[str, tuple[Shard, ...]]
+    version: Literal[1]
+    schema: Annotated[Schema, PlainValidator(Schema.from_dict)]
+    image_size: tuple[Side, Side]
+    splits: dict[SplitName, tuple[Shard, ...]]
     skipped: tuple[Skipped, ...] = ()
     persons: bool = False
 
@@ -125,28 +133,44 @@ def load_manifest(directory: Path) -> Manifest:
 
 def decode_manifest(content: bytes, origin: Path | str) -> Manifest:
     """The manifest that is the content of the file or URL `origin`; DataError as in `load_manifest`."""
+    again = "build the shards again"
     try:
-        plain = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{origin}: is not JSON: {error}") from error
-    version = plain.get("version") if isinstance(plain, dict) else None
-    if version != VERSION:
-        raise DataError(f"{origin}: is of version {version}, accepted: {VERSION}; build the shards again")
-    try:
-        manifest = Manifest(
-            version=version,
-            schema=Schema.from_dict(plain["schema"]),
-            image_size=_size(*plain["image_size"]),
-            splits={split: tuple(_shard(shard) for shard in shards) for split, shards in plain["splits"].items()},
-            skipped=tuple(Skipped(**skipped) for skipped in plain["skipped"]),
-            persons=plain.get("persons", False),
-        )
-        whole = manifest.fingerprint == plain["fingerprint"]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{origin}: is damaged ({error}); build the shards again") from error
-    if not whole:
-        raise DataError(f"{origin}: was changed after it was written; build the shards again")
+        written = decode(_WRITTEN, content, origin, "manifest of a data set", DataError)
+    except DataError as error:
+        raise DataError(f"{error}; {again}") from error
+    manifest = Manifest(**{field.name: getattr(written, field.name) for field in fields(Manifest)})
+    if problem := _mismatch(manifest):
+        raise DataError(f"{origin}: {problem}; {again}")
+    if manifest.fingerprint != written.recorded:
+        raise DataError(f"{origin}: was changed after it was written; {again}")
     return manifest
+
+
+@with_config(CLOSED)
+@dataclass(frozen=True, kw_only=True)
+class _Written(Manifest):
+    """A manifest as its file has it."""
+
+    recorded: Annotated[str, Field(validation_alias="fingerprint")]
+
+
+_WRITTEN = TypeAdapter(_Written)
+
+
+def _mismatch(manifest: Manifest) -> str:
+    """Which parts of a manifest, right by themselves, do not fit each other; empty where all do."""
+    classes = {attribute.name: len(attribute.classes) for attribute in manifest.schema.attributes}
+    names: set[str] = set()
+    for split, shards in manifest.splits.items():
+        for shard in shards:
+            if shard.name in names or shard.name.rpartition("-")[0] != split:
+                return f"{shard.name} of split {split} is there twice, or another split's"
+            names.add(shard.name)
+            if {name: len(counts) for name, counts in shard.class_counts.items()} != classes:
+                return f"{shard.name}: class_counts are not of the schema's attributes and classes"
+            if max(map(sum, shard.class_counts.values())) > shard.samples:
+                return f"{shard.name}: has more labels than its {shard.samples} samples"
+    return ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +209,7 @@ def open_split(directory: Path, split: str) -> Split:
     """The samples of a split; DataError where a shard is missing, has another size or an index of another content."""
     manifest = load_manifest(directory)
     shards = manifest.shards(split)
-    indices = [_open_index(directory, shard) for shard in shards]
+    indices = [_open_index(directory, shard, manifest) for shard in shards]
     counts = [len(index.names) for index in indices]
     columns = {
         name: np.array([label for index in indices for label in index.labels[name]], dtype=np.int64)
@@ -212,17 +236,18 @@ def label_names(schema: Schema, persons: bool) -> tuple[str, ...]:
     return (*schema.names, PERSON) if persons else schema.names
 
 
+@with_config(CLOSED)
 @dataclass(frozen=True)
 class Index:
     """What is known of one shard: its samples, the tar's own size and sum, and who was left out of it."""
 
-    names: list[str]
-    offsets: list[int]
-    sizes: list[int]
+    names: list[SampleName]
+    offsets: list[Count]
+    sizes: list[Count]
     labels: dict[str, list[int]]
     skipped: list[dict[str, str]]
-    tar_bytes: int
-    tar_sha256: str
+    tar_bytes: Count
+    tar_sha256: Sha256
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self), separators=(",", ":")).encode()
@@ -230,9 +255,33 @@ class Index:
     @classmethod
     def decode(cls, content: bytes, origin: Path) -> "Index":
         try:
-            return cls(**json.loads(content))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{origin}: is damaged ({error}); build the shards again") from error
+            return decode(_INDEX, content, origin, "index of a shard", DataError)
+        except DataError as error:
+            raise DataError(f"{error}; build the shards again") from error
+
+    def describes(self, shard: Shard) -> bool:
+        """Whether it was made for the bytes of this shard."""
+        return (self.tar_bytes, self.tar_sha256) == (shard.bytes, shard.sha256)
+
+    def mismatch(self, shard: Shard, manifest: Manifest) -> str:
+        """What is here that does not fit `shard` of `manifest`; empty where all does."""
+        columns: dict[str, Sequence[object]] = {
+            "names": self.names, "offsets": self.offsets, "sizes": self.sizes, **self.labels
+        }  # fmt: skip
+        if set(self.labels) != set(label_names(manifest.schema, manifest.persons)):
+            return f"has labels of {', '.join(self.labels)}, the schema has {', '.join(manifest.schema.names)}"
+        if wrong := next((name for name, values in columns.items() if len(values) != shard.samples), None):
+            return f"has {len(columns[wrong])} {wrong}, the manifest {shard.samples} samples"
+        if any(offset + size > shard.bytes for offset, size in zip(self.offsets, self.sizes, strict=True)):
+            return "names bytes behind the end of its tar"
+        for name, labels in self.labels.items():
+            most = 2**62 if name == PERSON else len(manifest.schema.attribute(name).classes)
+            if labels and not UNSURE <= min(labels) <= max(labels) < most:
+                return f"has a label of '{name}' that is no class"
+        return ""
+
+
+_INDEX = TypeAdapter(Index)
 
 
 def index_name(shard_name: str) -> str:
@@ -240,7 +289,7 @@ def index_name(shard_name: str) -> str:
     return shard_name.removesuffix(".tar") + ".json"
 
 
-def _open_index(directory: Path, shard: Shard) -> Index:
+def _open_index(directory: Path, shard: Shard, manifest: Manifest) -> Index:
     tar, path = directory / shard.name, directory / shard.index_name
     size = tar.stat().st_size if tar.is_file() else None
     if size != shard.bytes:
@@ -250,15 +299,8 @@ def _open_index(directory: Path, shard: Shard) -> Index:
     if hashlib.sha256(content).hexdigest() != shard.index_sha256:
         state = "is not the index that the manifest names" if content else "is missing"
         raise DataError(f"{path}: {state}; build the shards again")
-    return Index.decode(content, path)
-
-
-def _shard(plain: dict[str, Any]) -> Shard:
-    shard = Shard(**plain)
-    if not _SHARD.fullmatch(shard.name):
-        raise ValueError(f"shard '{shard.name}', accepted: SPLIT-000000.tar")
-    return Shard(**plain | {"class_counts": {name: tuple(counts) for name, counts in shard.class_counts.items()}})
-
-
-def _size(height: int, width: int) -> tuple[int, int]:
-    return height, width
+    index = Index.decode(content, path)
+    problem = index.mismatch(shard, manifest)
+    if problem or not index.describes(shard):
+        raise DataError(f"{path}: {problem or 'is of another tar'}; build the shards again")
+    return index

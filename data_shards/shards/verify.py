@@ -67,6 +67,11 @@ def _problems(directory: Path, manifest: Manifest, shard: Shard) -> Iterator[str
     if file_sha256(tar) != shard.sha256:
         yield "its bytes are not those that the manifest names"
     index = Index.decode(content, index_path)
+    if problem := index.mismatch(shard, manifest):
+        yield f"{index_path.name} {problem}"
+        return
+    if not index.describes(shard):
+        yield f"{index_path.name} is of another tar"
     samples = list(_read_samples(tar))
     if not len(samples) == len(index.names) == shard.samples:
         yield f"holds {len(samples)} samples, its index {len(index.names)} and the manifest {shard.samples}"

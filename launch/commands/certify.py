@@ -7,8 +7,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 from pydantic import TypeAdapter
 
-from privatenet.audit.record import write_record
 from privatenet.audit.settings import CertifyConfig
+from privatenet.data_shards import records
 from privatenet.distributed import agree
 from privatenet.distributed.arguments import parse_arguments
 from privatenet.distributed.config import EngineConfig
@@ -62,7 +62,7 @@ def _main(argv: list[str]) -> int:
         certificates = certify(config, source, faces, engine, ranks)
         with held(folder, ranks):
             if ranks.first:
-                write_record(TypeAdapter(Certificates), certificates, folder / CERTIFICATE)
+                records.write(TypeAdapter(Certificates), certificates, folder / CERTIFICATE)
     finally:
         leave()
     if ranks.first:
