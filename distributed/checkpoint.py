@@ -21,13 +21,67 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from typing_extensions import TypedDict
 
+from privatenet.data_shards import records
 from privatenet.data_shards.files import file_sha256, flush_to_disk
+from privatenet.data_shards.records import Count, Sha256
+from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.errors import ConfigError
+from privatenet.models.errors import ModelError
+from privatenet.models.network import NetworkSpec
+
+STATE = "state.json"
+
+
+def _schema(values: dict[str, Any]) -> dict[str, Any]:
+    Schema.from_dict(values)
+    return values
+
+
+def _spec(values: dict[str, Any]) -> dict[str, Any]:
+    try:
+        NetworkSpec(**values)
+    except (TypeError, ModelError) as error:
+        raise ValueError(str(error)) from error
+    return values
+
+
+Files = dict[Annotated[str, Field(pattern=r"^[a-z]+\.safetensors$")], Sha256]
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Finished(TypedDict):
+    """state.json of a finished stage: what it is read for, and more."""
+
+    stage: Literal["target", "adversary", "private"]
+    identity: dict[str, Any]
+    spec: Annotated[dict[str, Any], AfterValidator(_spec)]
+    schema: Annotated[dict[str, Any], AfterValidator(_schema)]
+    config: dict[str, Any]
+    test: dict[str, dict[str, Any]]
+    files: Files
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Training(TypedDict):
+    """state.json of a stage that is still trained."""
+
+    step: Count
+    data: dict[str, Count]
+    best: dict[str, tuple[float, Count]]
+    waited: Count
+    optimizer_step: Count
+    scaler: dict[str, Any]
+    files: Files
+
+
+_FINISHED, _TRAINING = TypeAdapter(_Finished), TypeAdapter(_Training)
 
 
 @dataclass(frozen=True)
@@ -62,8 +116,8 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mappi
         flush_to_disk(path)
         files[path.name] = file_sha256(path)
     complete = {**state, "files": files}
-    (work / "state.json").write_text(json.dumps(complete, indent=1) + "\n")
-    flush_to_disk(work / "state.json")
+    (work / STATE).write_text(json.dumps(complete, indent=1) + "\n")
+    flush_to_disk(work / STATE)
     flush_to_disk(work)
     work.rename(folder)
     flush_to_disk(folder.parent)
@@ -71,12 +125,9 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mappi
 
 
 def load(folder: Path) -> Checkpoint:
-    """Open a checkpoint folder. Raises `ConfigError` where it holds none."""
-    path = folder / "state.json"
-    try:
-        return Checkpoint(folder, json.loads(path.read_text()))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{folder}: holds no complete checkpoint (state.json: {error})") from error
+    """Open the checkpoint folder of a finished stage. Raises `ConfigError` where it holds none."""
+    state = records.read(_FINISHED, folder / STATE, "state of a finished stage", ConfigError)
+    return Checkpoint(folder, dict(state))
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -107,8 +158,11 @@ class Store:
 
     def newest(self) -> Checkpoint | None:
         """The checkpoint of the highest step; None where there is none."""
-        folders = sorted(path for path in self.root.glob("step-????????") if (path / "state.json").is_file())
-        return load(folders[-1]) if folders else None
+        folders = sorted(path for path in self.root.glob("step-????????") if (path / STATE).is_file())
+        if not folders:
+            return None
+        state = records.read(_TRAINING, folders[-1] / STATE, "state of a stage in training", ConfigError)
+        return Checkpoint(folders[-1], dict(state))
 
     def remove(self) -> None:
         """Remove all: the stage is finished."""

@@ -28,6 +28,12 @@ protect:
 output: {output}
 """
 
+FINISHED_STATE = {
+    "stage": "target", "identity": {}, "config": {}, "test": {}, "spec": {"backbone": "resnet18", "num_classes": 2},
+    "schema": {"name": "faces", "target": "smile", "attributes": {"smile": {"classes": ["no", "yes"]}}},
+}  # fmt: skip
+"""The state.json of a stage that says as little as one can."""
+
 Start = Callable[..., subprocess.CompletedProcess[str]]
 """Starts a process and returns what it printed: the fixtures `start` and `torchrun`."""
 

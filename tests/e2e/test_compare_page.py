@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from compared import HOSTILE, networks, sweep
+from support import FINISHED_STATE
 from test_audit_page import CHROMIUM, Visit, visited, widths
 
 from privatenet.data_shards.uri import Uri
@@ -69,7 +70,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]
     folder = tmp_path_factory.mktemp("store")
     spec = NetworkSpec("resnet18", 3, 64, "linear", "none")
     weights = {f"network.{name}": value for name, value in build_network(spec).state_dict().items()}
-    kept = checkpoint.save(folder / "kept", {"model": weights}, {"spec": dataclasses.asdict(spec)}).folder
+    kept = checkpoint.save(
+        folder / "kept", {"model": weights}, FINISHED_STATE | {"spec": dataclasses.asdict(spec)}
+    ).folder
     client = connect(Uri(f"sqlite:///{folder / 'mlflow.db'}"))
     experiment = client.create_experiment("faces", (folder / "files").as_uri())
     ids = {}

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from support import FINISHED_STATE
 
 from privatenet.audit.attack.networks import audited_networks
 from privatenet.audit.settings import AuditConfig
@@ -29,7 +30,7 @@ def trained(
         "spec": asdict(spec),
     }
     weights = {f"network.{name}": value for name, value in build_network(spec).state_dict().items()}
-    checkpoint.save(folder / stage / "final", {"model": weights}, state)
+    checkpoint.save(folder / stage / "final", {"model": weights}, FINISHED_STATE | state)
     return checkpoint.load(folder / stage / "final")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from jsonargparse import ArgumentParser
+from support import FINISHED_STATE
 
 from privatenet.distributed import checkpoint
 from privatenet.distributed.config import Config, FitConfig, resolve_config, to_yaml
@@ -105,9 +106,45 @@ def test_scores_are_those_of_the_confusion_matrix_and_leave_out_empty_classes() 
     assert score(torch.zeros(3, 3, dtype=torch.int64), 0.0).samples == 0
 
 
+TRAINING = {
+    "step": 1, "data": {"epoch": 0, "sample": 9}, "best": {"network": (0.5, 1)}, "waited": 0, "optimizer_step": 1,
+    "scaler": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stage": "hacked"}, "stage: Input should be 'target', 'adversary' or 'private', not 'hacked'"),
+        ({"files": {"../../x.safetensors": "0" * 64}}, r"files.*\.\./\.\./x"),
+        ({"files": {"model.safetensors": "no sum"}}, r"files\.model\.safetensors: String should match"),
+        ({"spec": {"backbone": "resnet19"}}, "spec: backbone 'resnet19' is unknown"),
+        ({"spec": {"backbones": "resnet18"}}, "spec: .*unexpected keyword argument 'backbones'"),
+        ({"schema": {"name": "faces"}}, "schema: a schema has no `"),
+        ({"identity": []}, r"identity: Input should be an object, not \[\]"),
+        ({"test": None}, "test: Input should be an object"),
+    ],
+)
+def test_a_checkpoint_says_what_no_checkpoint_can(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    saved = checkpoint.save(tmp_path / "final", {"model": {"x": torch.ones(1)}}, FINISHED_STATE)
+    assert checkpoint.load(saved.folder) == saved
+    (saved.folder / "state.json").write_text(json.dumps(saved.state | change))
+    with pytest.raises(ConfigError, match=f"state.json: is no state of a finished stage: {message}"):
+        checkpoint.load(saved.folder)
+
+
+@pytest.mark.parametrize(
+    "change", [{"step": -1}, {"data": {"epoch": "0"}}, {"best": {"network": 0.5}}, {"waited": None}]
+)
+def test_training_goes_on_from_a_place_that_cannot_be(change: dict[str, object], tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "step-00000001", {"model": {"x": torch.ones(1)}}, TRAINING | change)
+    with pytest.raises(ConfigError, match=f"is no state of a stage in training: {next(iter(change))}"):
+        checkpoint.Store(tmp_path).newest()
+
+
 def test_a_checkpoint_comes_back_as_it_was_and_a_changed_file_is_refused(tmp_path: Path) -> None:
     tensors = {"a.weight": torch.randn(3, 4), "n": torch.tensor(3)}
-    saved = checkpoint.save(tmp_path / "root" / "step-00000007", {"model": tensors}, {"step": 7})
+    saved = checkpoint.save(tmp_path / "root" / "step-00000007", {"model": tensors}, {**TRAINING, "step": 7})
     found = checkpoint.Store(tmp_path / "root").newest()
     assert found is not None
     assert found.state["step"] == 7
@@ -120,7 +157,7 @@ def test_a_checkpoint_comes_back_as_it_was_and_a_changed_file_is_refused(tmp_pat
 
 def test_a_half_written_checkpoint_is_not_seen_and_goes_with_the_next(tmp_path: Path) -> None:
     store = checkpoint.Store(tmp_path)
-    store.write(1, {"model": {"x": torch.ones(1)}}, {})
+    store.write(1, {"model": {"x": torch.ones(1)}}, TRAINING)
     store.wait()
     half = tmp_path / "step-00000002.tmp"
     half.mkdir()
@@ -128,7 +165,7 @@ def test_a_half_written_checkpoint_is_not_seen_and_goes_with_the_next(tmp_path: 
     newest = store.newest()
     assert newest is not None
     assert newest.folder.name == "step-00000001"
-    store.write(3, {"model": {"x": torch.ones(1)}}, {})
+    store.write(3, {"model": {"x": torch.ones(1)}}, TRAINING)
     store.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 

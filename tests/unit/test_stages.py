@@ -7,6 +7,7 @@ import pytest
 import torch
 from dist_cases import tiny
 from safetensors.torch import save_file
+from support import FINISHED_STATE
 
 from privatenet.data_shards.reading.transforms import prepare
 from privatenet.distributed import checkpoint
@@ -38,8 +39,13 @@ def with_finished_target(config: Config) -> Faces:
     faces = Faces(config.data, ALONE)
     plan = plan_target(config, faces, ALONE)
     weights = {f"network.{name}": value for name, value in build_network(plan.spec).state_dict().items()}
-    state = {"stage": "target", "identity": plan.identity, "spec": asdict(plan.spec), "schema": faces.schema.to_dict()}
-    checkpoint.save(plan.folder / "final", {"model": weights}, state)
+    state = {
+        "stage": "target",
+        "identity": plan.identity,
+        "spec": asdict(plan.spec),
+        "schema": faces.schema.to_dict(),
+    }
+    checkpoint.save(plan.folder / "final", {"model": weights}, FINISHED_STATE | state)
     return faces
 
 
@@ -73,7 +79,7 @@ def test_an_objective_that_looks_at_pictures_is_built_with_the_image_adversary_t
     state = {
         "stage": "adversary", "identity": plan.identity, "spec": asdict(plan.spec), "schema": faces.schema.to_dict()
     }  # fmt: skip
-    checkpoint.save(plan.folder / "final", {"model": weights}, state)
+    checkpoint.save(plan.folder / "final", {"model": weights}, FINISHED_STATE | state)
 
     task = plan_private(config, faces, ALONE).job().task
     batch = next(iter(faces.batches(faces.training(["gender"]), 8)))
