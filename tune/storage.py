@@ -16,6 +16,7 @@ import fsspec
 import pyarrow.fs
 import yaml
 
+from privatenet.data_shards.yaml_files import read_yaml
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.provenance import differences
 from privatenet.tune.settings import SweepConfig
@@ -94,7 +95,7 @@ def begin(sweep: SweepConfig, resume: bool) -> Storage:
     """
     storage = storage_of(sweep)
     path = Path(sweep.config.output) / SETTINGS
-    in_output = yaml.safe_load(path.read_text()) if path.is_file() else None
+    in_output = read_yaml(path, ConfigError) if path.is_file() else None
     in_storage = storage.identity
     check_begun(sweep.identity, resume, {str(path.parent): in_output, storage.name: in_storage})
     if in_storage is None:

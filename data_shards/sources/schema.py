@@ -9,9 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from privatenet.data_shards.errors import DataError
+from privatenet.data_shards.yaml_files import read_yaml
 
 UNSURE = -1
 """The class index of a sample whose label is unknown: its annotators could not tell, or were not asked."""
@@ -189,12 +188,9 @@ class Schema:
     @classmethod
     def from_yaml(cls, path: Path) -> "Schema":
         """Read a schema file; DataError names the file and what is wrong with it."""
+        plain = read_yaml(path, DataError)
         try:
-            return cls.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: is not YAML: {error}") from error
+            return cls.from_dict(plain)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 

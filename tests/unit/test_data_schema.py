@@ -1,6 +1,7 @@
 """What labels mean: encoding, the schema's own checks, and its YAML and JSON forms."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,35 @@ def test_labels_become_class_indices_in_the_order_written_not_sorted() -> None:
 def test_unsure_is_not_a_class() -> None:
     assert GENDER.encode("2") == UNSURE
     assert GENDER.classes == ("male", "female")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: faces\ntarget: a\nname: b\n", "line 3: the key 'name' is there twice"),
+        ("attributes: {a: {classes: [x, y], classes: [y, z]}}", "line 1: the key 'classes' is there twice"),
+        ("a: " + "[" * 200 + "]" * 200, "nested too deeply"),
+        ("a: " + "[" * 100_000, "nested too deeply"),
+        ("a: &x [*x]\nb: 1", "not YAML|is no|no `|no mapping|accepted"),
+        ("\n".join(["a: &a [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]"] + [f"{n}: &{n} [{', '.join([f'*{m}'] * 10)}]" for m, n in
+          zip("abcdef", "bcdefg", strict=True)]), "has more than 100,000 values"),
+        ("name: [faces", "is not YAML: .*line 1"),
+        ("name: \x00", "is not YAML"),
+        ("", "a schema is None, accepted: a mapping"),
+    ],
+)  # fmt: skip
+def test_a_yaml_file_says_something_twice_or_grows_without_end(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "faces.yaml").write_text(text)
+    with pytest.raises(DataError, match=f"faces.yaml: .*({message})"):
+        Schema.from_yaml(tmp_path / "faces.yaml")
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "bytes").write_bytes(b"name: \xff")
+    for name, message in (("pipe", "no file"), ("nowhere", "No such file"), (".", "no file"), ("bytes", "not YAML")):
+        with pytest.raises(DataError, match=message):
+            Schema.from_yaml(tmp_path / name)
 
 
 def test_real_values_become_classes_by_bins() -> None:

@@ -86,6 +86,13 @@ def test_an_unknown_key_in_a_file_is_named(tmp_path: Path) -> None:
         resolve("--config", str(tmp_path / "c.yaml"))
 
 
+@pytest.mark.parametrize("flag", [["--config", "{}"], ["--config={}"]])
+def test_a_key_twice_in_a_file_is_named(flag: list[str], tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("target: {lr: 0.1}\nprivate: {lr: 0.2}\ntarget: {lr: 0.3}\n")
+    with pytest.raises(ConfigError, match=r"c\.yaml: line 3: the key 'target' is there twice"):
+        resolve(*(word.format(tmp_path / "c.yaml") for word in flag))
+
+
 def test_schedules_warm_up_and_fall_as_they_say() -> None:
     cosine = FitConfig(epochs=10, lr=1.0, schedule="cosine", warmup_epochs=1)
     rates = [learning_rate(cosine, step, 10) for step in range(100)]
