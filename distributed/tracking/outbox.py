@@ -10,10 +10,13 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from privatenet.data_shards.files import replacing
+from pydantic import TypeAdapter
+
+from privatenet.data_shards import records
 from privatenet.data_shards.uri import Uri, scrub
+from privatenet.distributed.errors import ConfigError
 
 OUTBOX = "mlflow-outbox.jsonl"
 SENT = "mlflow.json"
@@ -111,23 +114,43 @@ def encode(message: Message) -> str:
     return scrub(json.dumps({"kind": kind(message), **asdict(message)}))
 
 
-def decode(line: str) -> Message:
-    values: dict[str, Any] = json.loads(line)
-    return KINDS[values.pop("kind")](**values)
+def decode(line: str, origin: object = OUTBOX) -> Message:
+    """The inverse of `encode`. Raises `ConfigError` for a line that is no message."""
+    content = line.encode()
+    word = records.decode(_KIND, content, origin, "message", ConfigError).kind
+    message: Message = records.decode(_MESSAGES[word], content, origin, f"message of {word}", ConfigError)
+    return message
+
+
+@dataclass(frozen=True)
+class _Kind:
+    kind: Literal["run", "params", "tags", "metrics", "dataset", "files", "status"]
+
+
+@dataclass(frozen=True)
+class _SentFile:
+    """mlflow.json."""
+
+    run_id: str
+    uri: str
+    sent: records.Count = 0
+
+
+_KIND, _SENT = TypeAdapter(_Kind), TypeAdapter(_SentFile)
+_MESSAGES: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(each) for name, each in KINDS.items()}
 
 
 def read_sent(folder: Path) -> Sent | None:
-    """How far the outbox in `folder` was sent; none if there was never one."""
+    """How far the outbox in `folder` was sent; none if there was never one. Raises `ConfigError`."""
     path = folder / SENT
-    if not path.is_file():
+    if not path.exists():
         return None
-    values = json.loads(path.read_text())
-    return Sent(Uri(values["uri"]), values["run_id"], values.get("sent", 0))
+    written = records.read(_SENT, path, "record of what was sent", ConfigError)
+    return Sent(Uri(written.uri), written.run_id, written.sent)
 
 
 def write_sent(folder: Path, sent: Sent) -> None:
-    with replacing(folder / SENT) as stream:
-        stream.write((json.dumps({"run_id": sent.run_id, "uri": sent.uri, "sent": sent.messages}) + "\n").encode())
+    records.write(_SENT, _SentFile(sent.run_id, str(sent.uri), sent.messages), folder / SENT)
 
 
 def append(folder: Path, message: Message) -> None:
@@ -139,7 +162,7 @@ def read(folder: Path, skip: int = 0) -> list[Message]:
     """The messages after the first `skip`; a last one that is not whole yet is left out."""
     path = folder / OUTBOX
     lines = path.read_text().split("\n")[:-1] if path.is_file() else []
-    return [decode(line) for line in lines[skip:]]
+    return [decode(line, f"{path}, line {skip + place}") for place, line in enumerate(lines[skip:], 1)]
 
 
 def is_empty(folder: Path) -> bool:

@@ -360,6 +360,34 @@ def test_files_outside_of_the_named_folder_are_sent_to_nobody(
     assert send() == {"config.yaml", "model.md", "audit-private"}
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2: is no message: Invalid JSON"),
+        ("[]", "line 2: is no message"),
+        ('{"kind": "shell", "command": "rm"}', "line 2: is no message: kind: Input should be 'run', 'params'"),
+        (
+            '{"kind": "metrics", "values": {"loss": "low"}, "epoch": 1, "time_s": 0}',
+            "message of metrics: values.loss: ",
+        ),
+        ('{"kind": "files", "path": ["/etc/passwd"]}', "line 2: is no message of files: path: Input should be a valid"),
+        ('{"kind": "status"}', "line 2: is no message of status: status: "),
+    ],
+)
+def test_an_outbox_holds_what_no_run_reports(
+    line: str, message: str, config: TrackingConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "mlflow-outbox.jsonl").write_text(f"{outbox.encode(outbox.SetTags({'a': 'b'}))}\n{line}\n")
+    (run / "mlflow.json").write_text(json.dumps({"run_id": "", "uri": config.uri, "sent": 0}))
+    assert cli.main(["send", str(run), "--uri", config.uri]) == 2
+    assert message in capsys.readouterr().err
+    (run / "mlflow.json").write_text(json.dumps({"run_id": "", "uri": config.uri, "sent": -1}))
+    assert cli.main(["send", str(run), "--uri", config.uri]) == 2
+    assert "mlflow.json: is no record of what was sent: sent: " in capsys.readouterr().err
+
+
 def test_trying_in_vain_takes_a_twentieth_of_the_time_at_most() -> None:
     assert pause_s(0.01) == 30
     assert pause_s(20.0) == 400
