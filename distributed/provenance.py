@@ -1,5 +1,6 @@
 """What a result came from: the version of the code, and settings as dotted keys, compared with those before."""
 
+import shutil
 import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -9,9 +10,11 @@ from typing import Any
 
 def code_version() -> str:
     """The package's version and, in a checkout, its commit."""
-    here = Path(__file__).resolve().parent
-    answer = subprocess.run(["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    commit = answer.stdout.strip() if answer.returncode == 0 else ""
+    here, git = Path(__file__).resolve().parent, shutil.which("git")
+    commit = ""
+    if git:
+        answer = subprocess.run([git, "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+        commit = answer.stdout.strip() if answer.returncode == 0 else ""
     return version("privatenet") + (f"+{commit}" if commit else "")
 
 

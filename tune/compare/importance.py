@@ -35,7 +35,7 @@ def importance(comparison: Comparison) -> tuple[dict[str, dict[str, Estimate]], 
         return {}, f"Importance needs more trials: over the {len(rows)} finished ones nothing varies."
     kinds = {name: _distribution(values) for name, values in varied.items()}
     settings = [{name: values[place] for name, values in varied.items()} for place in range(len(rows))]
-    chance = random.Random(0)
+    chance = random.Random(0)  # noqa: S311
     draws = [chance.choices(range(len(rows)), k=len(rows)) for _ in range(RESAMPLES)]
     return {name: _estimates(settings, values, kinds, draws) for name, values in metrics.items()}, (
         f"Shares of the variance over {len(rows)} finished trials (fANOVA); whiskers span what {RESAMPLES} "

@@ -43,7 +43,7 @@ def write_page(comparison: Comparison, path: Path, uri: str = "") -> None:
         leakage=LEAKAGE,
         order=ORDER,
         uri=scrub(uri),
-        plotly=Markup(get_plotlyjs()),
+        plotly=Markup(get_plotlyjs()),  # noqa: S704
     )
     with replacing(path) as stream:
         stream.write(text.encode())
@@ -52,7 +52,7 @@ def write_page(comparison: Comparison, path: Path, uri: str = "") -> None:
 def _element(figure: go.Figure, name: str, height: int) -> Markup:
     """A figure's piece of the page; only the front has buttons, there is nothing to zoom into in the others."""
     config = _CONFIG | {"displayModeBar": name == "chart-front"}
-    return Markup(
+    return Markup(  # noqa: S704 (plotly escapes what could end its script)
         figure.to_html(config, include_plotlyjs=False, full_html=False, default_height=f"{height}px", div_id=name)
     )
 
