@@ -37,8 +37,15 @@ def guarded(command: Callable[[], int]) -> int:
         time.sleep(LATER_RANKS_WAIT_S)
         message += f" (rank {rank})"
     if not (rank and shared):
-        print(f"privatenet: {message}", file=sys.stderr, flush=True)
+        print(printable(f"privatenet: {message}"), file=sys.stderr, flush=True)
     return code
+
+
+def printable(text: str) -> str:
+    """`text` in which signs that a terminal would act upon, which a file or a name may hold, are written out."""
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode() for sign in text
+    )
 
 
 def _rank() -> int:

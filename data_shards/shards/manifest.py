@@ -74,7 +74,7 @@ class Manifest:
     version: Literal[1]
     schema: Annotated[Schema, PlainValidator(Schema.from_dict)]
     image_size: tuple[Side, Side]
-    splits: dict[SplitName, tuple[Shard, ...]]
+    splits: Annotated[dict[SplitName, tuple[Shard, ...]], Field(min_length=1)]
     skipped: tuple[Skipped, ...] = ()
     persons: bool = False
 

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
+from rich.text import Text
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import replacing
@@ -40,8 +41,8 @@ def class_table(manifest: Manifest) -> Table:
             cells = []
             for split in manifest.splits:
                 count = counts[split][attribute.name][name]
-                cells += [f"{count:,}", f"{100 * count / manifest.num_samples(split):.1f}"]
-            table.add_row(attribute.name + role if row == 0 else "", name, *cells)
+                cells += [f"{count:,}", f"{100 * count / max(1, manifest.num_samples(split)):.1f}"]
+            table.add_row(attribute.name + role if row == 0 else "", Text(name), *cells)
         table.add_section()
     table.add_row(
         "samples", "", *(cell for split in manifest.splits for cell in (f"{manifest.num_samples(split):,}", ""))

@@ -15,6 +15,9 @@ from privatenet.data_shards.yaml_files import read_yaml
 UNSURE = -1
 """The class index of a sample whose label is unknown: its annotators could not tell, or were not asked."""
 
+LONGEST = 100
+"""Characters of a class's name, or of the label that stands for it."""
+
 PERSON = "person"
 """What a sample's person stands under, beside its labels; so no attribute can be called that."""
 
@@ -43,6 +46,12 @@ class Attribute:
             raise DataError(f"attribute '{PERSON}' is not a label, it says who is in a picture; accepted: another name")
         if len(self.values) < 2:
             raise DataError(f"attribute '{self.name}' has {len(self.values)} classes, accepted: 2 or more")
+        for text in (*self.values, *self.classes, self.unsure or "unsure"):
+            if not text.isprintable() or len(text) > LONGEST:
+                raise DataError(
+                    f"attribute '{self.name}' has a label or class {text[:LONGEST]!r}, "
+                    f"accepted: at most {LONGEST} characters that can be printed"
+                )
         repeated = _first_repeated(self.classes)
         if repeated is not None:
             raise DataError(f"attribute '{self.name}' has two labels for the class '{repeated}', accepted: one each")

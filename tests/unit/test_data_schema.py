@@ -86,6 +86,14 @@ def test_real_values_become_classes_by_bins() -> None:
             age.encode(label)
 
 
+@pytest.mark.parametrize("name", ["\x1b[31mred", "two\nlines", "a" * 101, "\u202edesrever"])
+def test_a_class_has_a_name_that_a_terminal_acts_upon(name: str) -> None:
+    with pytest.raises(DataError, match="accepted: at most 100 characters that can be printed"):
+        Attribute("mood", {"0": "good", "1": name})
+    with pytest.raises(DataError, match="accepted: at most 100 characters that can be printed"):
+        Attribute("mood", {"0": "good", name: "bad"})
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import webdataset
 from PIL import ExifTags, Image
+from rich.console import Console
 from support import encoded, huge_png
 
 from privatenet.data_shards.errors import DataError
@@ -598,3 +599,9 @@ def test_the_sheet_shows_other_faces_for_another_seed_and_the_same_for_the_same(
 def test_the_table_has_a_line_for_every_class_and_for_unsure(shards: Path) -> None:
     manifest: Manifest = load_manifest(shards)
     assert class_table(manifest).row_count == 3 + 3 + 1
+    mood, *others = manifest.schema.attributes
+    marked = replace(mood, values={label: f"[/red]{name}" for label, name in mood.values.items()})
+    table = class_table(replace(manifest, schema=replace(manifest.schema, attributes=(marked, *others))))
+    with (console := Console(width=80)).capture() as capture:
+        console.print(table)
+    assert all(f"[/red]{name}" in capture.get() for name in mood.classes)

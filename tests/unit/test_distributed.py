@@ -14,6 +14,7 @@ from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.metrics import score
 from privatenet.distributed.schedule import learning_rate
 from privatenet.launch import cli, train
+from privatenet.launch.exits import guarded
 
 
 def resolve(*arguments: str) -> Config:
@@ -84,6 +85,14 @@ def test_an_unknown_key_in_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("target: {epohcs: 3}\n")
     with pytest.raises(ConfigError, match="epohcs"):
         resolve("--config", str(tmp_path / "c.yaml"))
+
+
+def test_an_error_hands_signs_to_the_terminal_that_it_acts_upon(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise ConfigError("label '\x1b[2J\u202e\r' is \u00e4rger, see\nbelow")
+
+    assert guarded(fail) == 2
+    assert capsys.readouterr().err == "privatenet: error: label '\\x1b[2J\\u202e\\r' is \u00e4rger, see\nbelow\n"
 
 
 @pytest.mark.parametrize("flag", [["--config", "{}"], ["--config={}"]])
