@@ -245,6 +245,10 @@ def resolve_config(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Nam
     """Parse and judge `argv`; returns the configuration and what else the parser has. Raises `ConfigError`."""
     parsed = parse_arguments(parser, argv)
     values = parsed.as_dict()
+    for name in SECTIONS:
+        empty = [f"{name}.{key}" for key, value in (values[name] or {"": None}).items() if value is None]
+        if empty:
+            raise ConfigError(f"{empty[0].rstrip('.')} is empty: give it a value, or leave it out")
     values["protect"]["lambda_"] = values["protect"].pop("lambda")
     try:
         sections = {name: section(**values[name]) for name, section in SECTIONS.items()}

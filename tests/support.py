@@ -33,6 +33,11 @@ FINISHED_STATE = {
     "schema": {"name": "faces", "target": "smile", "attributes": {"smile": {"classes": ["no", "yes"]}}},
 }  # fmt: skip
 """The state.json of a stage that says as little as one can."""
+TRAINING_STATE = {
+    "step": 1, "data": {"epoch": 0, "sample": 9}, "best": {"network": (0.5, 1)}, "waited": 0, "optimizer_step": 1,
+    "scaler": {},
+}  # fmt: skip
+"""That of one in training."""
 
 Start = Callable[..., subprocess.CompletedProcess[str]]
 """Starts a process and returns what it printed: the fixtures `start` and `torchrun`."""

@@ -114,11 +114,10 @@ def encode(message: Message) -> str:
     return scrub(json.dumps({"kind": kind(message), **asdict(message)}))
 
 
-def decode(line: str, origin: object = OUTBOX) -> Message:
+def decode(line: bytes, origin: object = OUTBOX) -> Message:
     """The inverse of `encode`. Raises `ConfigError` for a line that is no message."""
-    content = line.encode()
-    word = records.decode(_KIND, content, origin, "message", ConfigError).kind
-    message: Message = records.decode(_MESSAGES[word], content, origin, f"message of {word}", ConfigError)
+    word = records.decode(_KIND, line, origin, "message", ConfigError).kind
+    message: Message = records.decode(_MESSAGES[word], line, origin, f"message of {word}", ConfigError)
     return message
 
 
@@ -161,7 +160,7 @@ def append(folder: Path, message: Message) -> None:
 def read(folder: Path, skip: int = 0) -> list[Message]:
     """The messages after the first `skip`; a last one that is not whole yet is left out."""
     path = folder / OUTBOX
-    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
     return [decode(line, f"{path}, line {skip + place}") for place, line in enumerate(lines[skip:], 1)]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from jsonargparse import ArgumentParser
-from support import FINISHED_STATE
+from support import FINISHED_STATE, TRAINING_STATE
 
 from privatenet.distributed import checkpoint
 from privatenet.distributed.config import Config, FitConfig, resolve_config, to_yaml
@@ -81,6 +81,16 @@ def test_impossible_settings_name_their_key_and_what_is_accepted(arguments: list
         resolve(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [("protect:\n", "protect"), ("target:\n  lr:\n", "target.lr"), ("protect: {terms: }", "protect.terms")],
+)
+def test_an_empty_section_or_key_of_a_file_is_named(text: str, key: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=key):
+        resolve("--config", str(tmp_path / "c.yaml"))
+
+
 def test_an_unknown_key_in_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("target: {epohcs: 3}\n")
     with pytest.raises(ConfigError, match="epohcs"):
@@ -122,12 +132,6 @@ def test_scores_are_those_of_the_confusion_matrix_and_leave_out_empty_classes() 
     assert score(torch.zeros(3, 3, dtype=torch.int64), 0.0).samples == 0
 
 
-TRAINING = {
-    "step": 1, "data": {"epoch": 0, "sample": 9}, "best": {"network": (0.5, 1)}, "waited": 0, "optimizer_step": 1,
-    "scaler": {},
-}  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -153,14 +157,14 @@ def test_a_checkpoint_says_what_no_checkpoint_can(change: dict[str, object], mes
     "change", [{"step": -1}, {"data": {"epoch": "0"}}, {"best": {"network": 0.5}}, {"waited": None}]
 )
 def test_training_goes_on_from_a_place_that_cannot_be(change: dict[str, object], tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "step-00000001", {"model": {"x": torch.ones(1)}}, TRAINING | change)
+    checkpoint.save(tmp_path / "step-00000001", {"model": {"x": torch.ones(1)}}, TRAINING_STATE | change)
     with pytest.raises(ConfigError, match=f"is no state of a stage in training: {next(iter(change))}"):
         checkpoint.Store(tmp_path).newest()
 
 
 def test_a_checkpoint_comes_back_as_it_was_and_a_changed_file_is_refused(tmp_path: Path) -> None:
     tensors = {"a.weight": torch.randn(3, 4), "n": torch.tensor(3)}
-    saved = checkpoint.save(tmp_path / "root" / "step-00000007", {"model": tensors}, {**TRAINING, "step": 7})
+    saved = checkpoint.save(tmp_path / "root" / "step-00000007", {"model": tensors}, {**TRAINING_STATE, "step": 7})
     found = checkpoint.Store(tmp_path / "root").newest()
     assert found is not None
     assert found.state["step"] == 7
@@ -173,7 +177,7 @@ def test_a_checkpoint_comes_back_as_it_was_and_a_changed_file_is_refused(tmp_pat
 
 def test_a_half_written_checkpoint_is_not_seen_and_goes_with_the_next(tmp_path: Path) -> None:
     store = checkpoint.Store(tmp_path)
-    store.write(1, {"model": {"x": torch.ones(1)}}, TRAINING)
+    store.write(1, {"model": {"x": torch.ones(1)}}, TRAINING_STATE)
     store.wait()
     half = tmp_path / "step-00000002.tmp"
     half.mkdir()
@@ -181,7 +185,7 @@ def test_a_half_written_checkpoint_is_not_seen_and_goes_with_the_next(tmp_path: 
     newest = store.newest()
     assert newest is not None
     assert newest.folder.name == "step-00000001"
-    store.write(3, {"model": {"x": torch.ones(1)}}, TRAINING)
+    store.write(3, {"model": {"x": torch.ones(1)}}, TRAINING_STATE)
     store.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 

@@ -1,0 +1,182 @@
+"""Files that somebody meddled with: a good one, with bytes or values changed by chance, the same for the same seed.
+
+`python tests/hostile.py 10000` gives each reader that many, and prints a table of what became of them.
+"""
+
+import copy
+import json
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from audited import findings
+from support import FINISHED_STATE, TRAINING_STATE, encoded
+
+from privatenet.audit.attack.findings import read_findings, write_findings
+from privatenet.audit.errors import AuditError
+from privatenet.data_shards.errors import DataError
+from privatenet.data_shards.shards.manifest import Index, load_manifest
+from privatenet.data_shards.shards.writer import build
+from privatenet.data_shards.sources.schema import Schema
+from privatenet.data_shards.sources.synthetic import synthetic_source
+from privatenet.data_shards.sources.table import table_source
+from privatenet.distributed import checkpoint
+from privatenet.distributed.errors import ConfigError
+from privatenet.distributed.tracking import outbox
+from privatenet.launch import train
+from privatenet.models.errors import ModelError
+
+REFUSALS = (AuditError, ConfigError, DataError, ModelError)
+VALUES: tuple[Any, ...] = (
+    None, True, -1, 0, 2**31, 2**70, 1.5, float("nan"), float("inf"), "", "x", "../../etc/passwd", "\x1b[2J",
+    "9" * 5000, [], {}, [[[[[]]]]], {"a": {"a": {"a": 1}}}, [0] * 1000,
+)  # fmt: skip
+INSERTED = (b"\x00", b"\xff\xfe", b'"', b"{", b"[" * 3000, b": ", b"\n", b"- &a *a")
+SCHEMA = "name: faces\ntarget: mood\nattributes:\n  mood: {classes: [good, bad]}\n  age: {bins: [13, 20]}\n"
+AGES = (3, 30)
+CONFIG = "target: {epochs: 3, lr: 1e-3}\nprotect:\n  lambda: 0.5\n  terms: [{at: arm-gender, known: frozen}]\n"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A kind of file: a good one of it, and how it is read; `exact`: nothing that differs may be accepted."""
+
+    name: str
+    path: Path
+    read: Callable[[], object]
+    exact: bool = False
+
+
+def readers(folder: Path) -> list[Reader]:
+    """Each kind of file that people and machines hand over, a good one of each below `folder`."""
+    shards, run = folder / "shards", folder / "run"
+    build(synthetic_source(24, 8, seed=0), shards, samples_per_shard=12)
+    weights = {"model": {"x": torch.ones(1)}}
+    checkpoint.save(run / "final", weights, FINISHED_STATE)
+    checkpoint.save(run / "checkpoints" / "step-00000001", weights, TRAINING_STATE)
+    outbox.append(run, outbox.CreateRun("faces", "", "name", {"a": "b"}))
+    outbox.append(run, outbox.LogMetrics({"loss": 0.5}, 1, 2.0))
+    outbox.write_sent(run, outbox.Sent(outbox.Uri("sqlite:///x.db"), "", 0))
+    write_findings(findings(), folder / "audit.json")
+    schema = folder / "faces.yaml"
+    schema.write_text(SCHEMA)
+    table = folder / "faces.csv"
+    table.write_text("path,split,mood,age,person\n" + "".join(f"{age}.png,train,good,{age},kim\n" for age in AGES))
+    for age in AGES:
+        (folder / f"{age}.png").write_bytes(encoded("PNG", 32))
+    config = folder / "config.yaml"
+    config.write_text(CONFIG)
+    index = next(shards.glob("train-*.json"))
+    return [
+        Reader("manifest", shards / "manifest.json", lambda: load_manifest(shards), exact=True),
+        Reader("index", index, lambda: Index.decode(index.read_bytes(), index)),
+        Reader("state", run / "final" / "state.json", lambda: checkpoint.load(run / "final")),
+        Reader(
+            "state in training",
+            run / "checkpoints" / "step-00000001" / "state.json",
+            lambda: checkpoint.Store(run / "checkpoints").newest(),
+        ),
+        Reader("sent", run / "mlflow.json", lambda: outbox.read_sent(run)),
+        Reader("outbox", run / "mlflow-outbox.jsonl", lambda: outbox.read(run)),
+        Reader("audit", folder / "audit.json", lambda: read_findings(folder / "audit.json")),
+        Reader("schema", schema, lambda: Schema.from_yaml(schema)),
+        Reader("table", table, lambda: table_source(table, schema)),
+        Reader("configuration", config, lambda: train.parse(["run", "--config", str(config)])),
+    ]
+
+
+def meddled(content: bytes, count: int, seed: int) -> Iterator[bytes]:
+    """`content`, changed in `count` ways by chance: its bytes, and its values where it is JSON."""
+    chance = random.Random(seed)
+    try:
+        plain = json.loads(content)
+    except ValueError:
+        plain = None
+    for place in range(count):
+        yield _values(plain, chance) if plain is not None and place % 2 else _bytes(content, chance)
+
+
+def outcome(reader: Reader, content: bytes, good: bytes) -> str:
+    """refused, accepted, or in words what should not be."""
+    reader.path.write_bytes(content)
+    begun = time.monotonic()
+    try:
+        reader.read()
+        result = "accepted"
+        if reader.exact and _plain(content) != _plain(good):
+            result = "accepted and wrong"
+    except REFUSALS:
+        result = "refused"
+    except Exception as error:  # whatever it is, a person would get a traceback
+        result = f"{type(error).__name__}: {error}"[:200]
+    return result if time.monotonic() - begun < 5 else "took more than 5 s"
+
+
+def _plain(content: bytes) -> object:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
+
+
+def _bytes(content: bytes, chance: random.Random) -> bytes:
+    changed = bytearray(content)
+    for _ in range(chance.choice((1, 1, 2, 5))):
+        at = chance.randrange(len(changed) + 1)
+        match chance.randrange(5):
+            case 0:
+                changed[at : at + 1] = bytes([chance.randrange(256)])
+            case 1:
+                changed[at:at] = chance.choice(INSERTED)
+            case 2:
+                del changed[at : at + chance.choice((1, 10, len(changed)))]
+            case 3:
+                changed[at:at] = changed[: chance.randrange(1, 200)]
+            case 4:
+                changed = changed.swapcase() if chance.random() < 0.1 else changed
+    return bytes(changed)
+
+
+def _values(plain: Any, chance: random.Random) -> bytes:
+    changed = copy.deepcopy(plain)
+    for _ in range(chance.choice((1, 1, 2))):
+        holders = [holder for holder in _holders(changed) if holder]
+        if not holders:
+            break
+        holder = chance.choice(holders)
+        key = chance.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
+        match chance.randrange(4):
+            case 0:
+                del holder[key]
+            case 1 if isinstance(holder, dict):
+                holder[chance.choice(("x", "../x", "\x1b"))] = holder[key]
+            case _:
+                holder[key] = chance.choice(VALUES)
+    return json.dumps(changed).encode()
+
+
+def _holders(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
+        yield value
+        for child in value.values() if isinstance(value, dict) else value:
+            yield from _holders(child)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for reader in readers(Path(folder)):
+            good = reader.path.read_bytes()
+            results = Counter(outcome(reader, each, good) for each in meddled(good, int(sys.argv[1]), seed=1))
+            reader.path.write_bytes(good)
+            print(f"{reader.name:18s} {dict(results.most_common(8))}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
