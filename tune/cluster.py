@@ -23,6 +23,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # leakage is not measured after every epoch
     "TUNE_GLOBAL_CHECKPOINT_S": "2",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told of it
 }
 IDLE_MUST_NOT_SPIN = {"OMP_WAIT_POLICY": "passive"}
 

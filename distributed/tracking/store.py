@@ -35,8 +35,10 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-"""How long a request waits for a server that does not answer, in seconds, and how often; unless it is set already."""
+"""How long a request waits for a server that does not answer, in seconds, and how often; that nobody else is told of
+it. Unless it is set already."""
 SQLITE = "sqlite:///"
 PARENT = "mlflow.parentRunId"
 REFUSALS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST")

@@ -388,6 +388,22 @@ def test_an_outbox_holds_what_no_run_reports(
     assert "mlflow.json: is no record of what was sent: sent: " in capsys.readouterr().err
 
 
+def test_mlflow_and_ray_tell_others_of_their_use(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CI", "PYTEST_CURRENT_TEST", "PYTEST_VERSION", "GITHUB_ACTIONS", "DO_NOT_TRACK"):
+        monkeypatch.delenv(name, raising=False)  # they make MLflow silent by themselves
+    code = f"""
+from privatenet.data_shards.uri import Uri
+from privatenet.distributed.tracking import store
+from privatenet.tune import cluster
+store.connect(Uri("sqlite:///{tmp_path}/mlflow.db"))
+cluster._set_defaults(cluster.ENVIRONMENT)
+from mlflow.telemetry.utils import is_telemetry_disabled
+from ray._common.usage.usage_lib import usage_stats_enabled
+print("told", not is_telemetry_disabled(), usage_stats_enabled())
+"""
+    assert start("-c", code).stdout.split("\n")[-2] == "told False False"
+
+
 def test_trying_in_vain_takes_a_twentieth_of_the_time_at_most() -> None:
     assert pause_s(0.01) == 30
     assert pause_s(20.0) == 400
