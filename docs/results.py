@@ -1,4 +1,5 @@
-"""results.csv and its chart: `python docs/results.py add NETWORK SEED AUDIT.json`, `python docs/results.py chart`."""
+"""The figures of results.md: `python docs/results.py add TABLE.csv NETWORK SEED AUDIT.json` adds the rows of an audit,
+`python docs/results.py chart` draws those of results.csv."""
 
 import csv
 import sys
@@ -12,7 +13,10 @@ from privatenet.audit.attack.findings import Findings, read_findings
 from privatenet.audit.report import style
 
 HERE = Path(__file__).parent
-TABLE = HERE / "results.csv"
+COLUMNS = (
+    "network", "seed", "attribute", "tap", "utility", "utility_low", "utility_high", "majority", "floor", "read", "low",
+    "high", "attacker", "sees", "faces", "left", "left_low", "left_high", "certified",
+)  # fmt: skip
 SENT = {"label": ("label", 1), "release": ("split", 1), "release_x10": ("split", 10)}
 """What is certified, by tap: deployment and number of releases."""
 PANELS = {
@@ -80,15 +84,17 @@ def _mark(axes: Axes, row: dict[str, str], place: int) -> None:
 
 
 def main() -> None:
-    with TABLE.open(newline="") as stream:
-        table = list(csv.DictReader(stream))
     if sys.argv[1] == "add":
-        network, seed, audit = sys.argv[2:]
-        with TABLE.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, list(table[0]), lineterminator="\n")
+        table, network, seed, audit = sys.argv[2:]
+        with Path(table).open("a", newline="") as stream:
+            writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+            if not stream.tell():
+                writer.writeheader()
             writer.writerows(rows(network, seed, read_findings(Path(audit))))
     else:
-        style.rc(chart)(table).savefig(HERE / "results.png", dpi=160, facecolor="white")
+        with (HERE / "results.csv").open(newline="") as stream:
+            figure = style.rc(chart)(list(csv.DictReader(stream)))
+        figure.savefig(HERE / "results.png", dpi=160, facecolor="white")
 
 
 if __name__ == "__main__":
