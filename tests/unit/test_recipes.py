@@ -21,12 +21,14 @@ from jsonargparse import Namespace
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from privatenet.distributed.config import resolve_config
+from privatenet.launch import train
 from privatenet.launch.commands import sweep
 from privatenet.launch.train import with_ready_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "launch" / "recipes"
-CLUSTER, RAYJOB, BATCH = (RECIPES / name for name in ("ray_cluster.yaml", "kuberay_rayjob.yaml", "sweep.slurm"))
+CLUSTER, RAYJOB = (RECIPES / name for name in ("ray_cluster.yaml", "kuberay_rayjob.yaml"))
+BATCH, TRAINING = (RECIPES / name for name in ("sweep.slurm", "train.slurm"))
 
 pytestmark = pytest.mark.skipif(not RECIPES.is_dir(), reason="needs the source tree")
 
@@ -50,6 +52,11 @@ case $2 in *ray.init*) grep -c '^ray start' "$LOG" ;; *) exec {sys.executable} "
 """
 ASKED_TO_STOP = """
 trap 'kill $!; echo asked to stop >> "$LOG"; exit 130' USR1
+echo ready >> "$LOG"
+sleep 300 & wait
+"""
+TRAINS = """
+trap 'kill $!; echo asked to stop >> "$LOG"; exit 1' TERM
 echo ready >> "$LOG"
 sleep 300 & wait
 """
@@ -161,8 +168,9 @@ def test_recipes_name_the_wheel_and_the_ray_that_belong_to_this_tree() -> None:
         }
 
 
-def test_sbatch_sees_every_directive() -> None:
-    lines = BATCH.read_text().splitlines()
+@pytest.mark.parametrize("script", [BATCH, TRAINING])
+def test_sbatch_sees_every_directive(script: Path) -> None:
+    lines = script.read_text().splitlines()
     first_command = next(place for place, line in enumerate(lines) if line and not line.startswith("#"))
     assert not [line for line in lines[first_command:] if line.startswith("#SBATCH")]
 
@@ -181,7 +189,9 @@ Batch = Callable[..., subprocess.Popen[str]]
 def batch(tmp_path: Path) -> Batch:
     """Start the batch script as SLURM would, in a home of its own, with stand-ins of these names."""
 
-    def start(nodes: int, job: int = 4711, arguments: tuple[str, ...] = (), **programs: str) -> subprocess.Popen[str]:
+    def start(
+        nodes: int, job: int = 4711, arguments: tuple[str, ...] = (), script: Path = BATCH, **programs: str
+    ) -> subprocess.Popen[str]:
         bin = tmp_path / "bin"
         stand_in(bin, "srun", SRUN)
         stand_in(bin, "scontrol", f"printf '%s\\n' {' '.join([socket.gethostname()] * nodes)}\n")
@@ -200,7 +210,7 @@ def batch(tmp_path: Path) -> Batch:
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         return subprocess.Popen(
-            ["bash", BATCH, *arguments],
+            ["bash", script, *arguments],
             env={**inherited, **job_environment},
             text=True,
             stdout=subprocess.PIPE,
@@ -244,14 +254,16 @@ def test_a_sweep_that_fails_gives_its_exit_code_and_leaves_no_ray_behind(batch: 
     assert log_lines(tmp_path, "ray")[-2:] == ["ray stopped"] * 2
 
 
-def at_time_limit(process: subprocess.Popen[str], tmp_path: Path, running: int) -> int:
-    """SIGTERM once so many stand-ins are `running`; returns the exit code."""
+def at_time_limit(
+    process: subprocess.Popen[str], tmp_path: Path, running: int, number: signal.Signals = signal.SIGTERM
+) -> int:
+    """A signal once so many stand-ins are `running`; returns the exit code."""
     deadline = time.monotonic() + 60
     while not ((tmp_path / "log").exists() and len(log_lines(tmp_path, "ready")) == running):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.2)  # for the script's own trap
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     process.communicate(timeout=60)
     return process.returncode
 
@@ -267,6 +279,30 @@ def test_a_job_that_slurm_starts_again_resumes_its_sweep_and_at_its_time_limit_s
     assert parsed(shlex.split(command)).resume
     assert len(log_lines(tmp_path, "srun")) == 1  # a single node has no others to start Ray on
     assert log_lines(tmp_path, "asked", "ray")[1:] == ["asked to stop", "ray stopped"]
+
+
+def test_the_training_script_starts_torchrun_on_every_node(batch: Batch, tmp_path: Path) -> None:
+    process = batch(2, arguments=("--seed", "3"), script=TRAINING, srun="", sleep=SLEEP)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 0, output
+    (command,) = log_lines(tmp_path, "srun")
+    words = shlex.split(command)
+    launcher, settings = words[: words.index("-m")], words[words.index("-m") + 2 :]
+    assert launcher[2:7] == ["torchrun", "--nnodes", "2", "--nproc_per_node", "4"]
+    assert f"{socket.gethostname()}:24711" in launcher
+    config, _ = train.parse(with_ready_configs(settings))
+    assert (config.seed, config.data.workers, config.output) == (3, 2, f"{tmp_path}/runs/rafdb")
+    assert not [line for line in log_lines(tmp_path, "scontrol") if "requeue" in line]
+
+
+@pytest.mark.parametrize(("number", "again"), [(signal.SIGUSR1, True), (signal.SIGTERM, False)])
+def test_a_training_job_saves_before_its_time_limit_and_puts_itself_into_the_queue(
+    batch: Batch, tmp_path: Path, number: signal.Signals, again: bool
+) -> None:
+    process = batch(1, script=TRAINING, srun=TRAINS, sleep=SLEEP)
+    assert at_time_limit(process, tmp_path, running=1, number=number) == 1
+    assert log_lines(tmp_path, "asked") == ["asked to stop"]
+    assert ("scontrol requeue 4711" in log_lines(tmp_path, "scontrol")) == again
 
 
 def test_a_job_at_its_time_limit_stops_ray_while_nodes_still_join(batch: Batch, tmp_path: Path) -> None:
