@@ -6,7 +6,7 @@ class ConfigError(ValueError):
 
 
 class Interrupted(Exception):
-    """Training was asked to stop (SIGTERM or SIGINT); a checkpoint was written and the same command goes on from it."""
+    """Training was asked to stop by a signal; a checkpoint was written, and the same command goes on from it."""
 
 
 class Diverged(RuntimeError):

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from privatenet.distributed.errors import Diverged
 
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""A person's, a launcher's, and a batch system's word that time is nearly up."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -22,7 +25,7 @@ class Decision:
 
 
 class StopRequest:
-    """While entered, SIGTERM and SIGINT ask for a stop at the next decision instead of ending the process.
+    """While entered, `STOPS` ask for a stop at the next decision instead of ending the process.
 
     Where training is not the process's main thread, signals are the business of whoever is.
     """
@@ -32,7 +35,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         main = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGTERM, signal.SIGINT) if main else ()
+        numbers = STOPS if main else ()
         self.handlers = {number: signal.signal(number, self._note) for number in numbers}
         return self
 

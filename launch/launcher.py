@@ -1,7 +1,7 @@
 """Start ranks by the deepspeed launcher, and let signals reach them: it forwards none, and outlives who started it.
 
-SIGTERM or Ctrl-C to the command asks every rank to finish its step, save and end; a second one ends them at once. A
-rank whose launcher is gone ends in the same way, so that nothing trains on unseen.
+SIGTERM, SIGUSR1 or Ctrl-C to the command asks every rank to finish its step, save and end; a second one ends them at
+once. A rank whose launcher is gone ends in the same way, so that nothing trains on unseen.
 """
 
 import os
@@ -19,6 +19,7 @@ import torch
 
 from privatenet.data_shards.uri import conceal
 from privatenet.distributed.ranks import free_port, launched
+from privatenet.distributed.signals import STOPS
 from privatenet.launch.exits import guarded
 
 LAUNCHER = "PRIVATENET_LAUNCHER"
@@ -53,8 +54,9 @@ def rank_arguments(argv: Sequence[str]) -> list[str]:
 
 
 def stop_in_order() -> None:
-    """Let SIGTERM end this process as Ctrl-C does, and let it come once the launcher that started it is gone."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let SIGTERM and SIGUSR1 end this process as Ctrl-C does, and let SIGTERM come once its launcher is gone."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.default_int_handler)
     launcher = _launcher()
     if launcher:
         threading.Thread(target=_watch, args=(launcher,), daemon=True, name="launcher").start()
@@ -71,7 +73,7 @@ def _signals_reach_ranks(process: subprocess.Popen[bytes]) -> Iterator[None]:
                 each.send_signal(signal.SIGKILL if asked else signal.SIGTERM)
         asked = True
 
-    handlers = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.signal(number, forward) for number in STOPS}
     try:
         yield
     finally:

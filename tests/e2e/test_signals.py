@@ -65,11 +65,13 @@ def settings(tiny_config: Path) -> list[str]:
     return [*settings, "--tracking.model", "false", "--model.image_size", "64"]
 
 
-def test_two_ranks_stop_at_sigterm_and_go_on_in_their_own_mlflow_run(settings: list[str], tmp_path: Path) -> None:
+def test_two_ranks_stop_at_a_batch_systems_signal_and_go_on_in_their_own_mlflow_run(
+    settings: list[str], tmp_path: Path
+) -> None:
     mlflow = pytest.importorskip("mlflow")
     training = Training([*COMMAND, "2"], settings, tmp_path)
     try:
-        code, output = training.stop(signal.SIGTERM)
+        code, output = training.stop(signal.SIGUSR1)
     finally:
         training.kill()
     assert code == 130
