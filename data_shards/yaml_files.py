@@ -17,17 +17,24 @@ def read_yaml(path: Path, error: type[Exception]) -> Any:
     try:
         if (size := path.stat().st_size) > LARGEST or not path.is_file():
             raise error(f"{path}: is no YAML file, but {f'{size:,} bytes' if path.is_file() else 'no file'}")
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, yaml.SafeLoader)
-        if node is not None and (problem := _problem(node)):
-            raise error(f"{path}: {problem}")
-        return yaml.safe_load(text)
+        content = path.read_bytes()
     except OSError as cause:
         raise error(f"{path}: cannot be read: {cause.strerror}") from cause
+    return decode_yaml(content, path, error)
+
+
+def decode_yaml(content: bytes, origin: object, error: type[Exception]) -> Any:
+    """The values that are the content of `origin`. Raises `error` as `read_yaml` does."""
+    try:
+        text = content.decode()
+        node = yaml.compose(text, yaml.SafeLoader)
+        if node is not None and (problem := _problem(node)):
+            raise error(f"{origin}: {problem}")
+        return yaml.safe_load(text)
     except RecursionError as cause:
-        raise error(f"{path}: is nested too deeply, accepted: {DEEPEST} levels") from cause
-    except (yaml.YAMLError, ValueError) as cause:
-        raise error(f"{path}: is not YAML: {' '.join(str(cause).split())}") from cause
+        raise error(f"{origin}: is nested too deeply, accepted: {DEEPEST} levels") from cause
+    except (yaml.YAMLError, UnicodeDecodeError) as cause:
+        raise error(f"{origin}: is not YAML: {' '.join(str(cause).split())}") from cause
 
 
 def _problem(root: yaml.Node) -> str:

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from privatenet.data_shards import records
@@ -94,14 +95,25 @@ class Checkpoint:
     def tensors(self, name: str = "model") -> dict[str, Tensor]:
         """Read `name`.safetensors. Raises `ConfigError` where the file is not the one that was written."""
         path = self.folder / f"{name}.safetensors"
-        if not path.is_file() or file_sha256(path) != self.state["files"][path.name]:
+        if not path.is_file() or file_sha256(path) != self.state["files"].get(path.name):
             raise ConfigError(f"{path}: missing or changed since it was written; train this stage again")
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ConfigError(f"{path}: is no file of tensors ({error}); train this stage again") from error
+
+    def load_into(self, module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Load `tensors`, some of this checkpoint's. Raises `ConfigError` where they are not those of `module`."""
+        try:
+            module.load_state_dict(tensors)
+        except RuntimeError as error:
+            first = " ".join(str(error).split())[:200]
+            raise ConfigError(f"{self.folder}: its weights are of another network ({first})") from error
 
     @property
     def hash(self) -> str:
         """SHA-256 of the weights: what caches and runs refer to."""
-        return str(self.state["files"]["model.safetensors"])
+        return str(self.state["files"].get("model.safetensors", ""))
 
 
 def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Checkpoint:

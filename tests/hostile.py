@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import torch
 from audited import findings
 from support import FINISHED_STATE, TRAINING_STATE, encoded
@@ -22,6 +23,7 @@ from support import FINISHED_STATE, TRAINING_STATE, encoded
 from privatenet.audit.attack.findings import read_findings, write_findings
 from privatenet.audit.errors import AuditError
 from privatenet.data_shards.errors import DataError
+from privatenet.data_shards.files import file_sha256
 from privatenet.data_shards.shards.manifest import Index, load_manifest
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.schema import Schema
@@ -32,6 +34,7 @@ from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.tracking import outbox
 from privatenet.launch import train
 from privatenet.models.errors import ModelError
+from privatenet.tune.storage import Storage
 
 REFUSALS = (AuditError, ConfigError, DataError, ModelError)
 VALUES: tuple[Any, ...] = (
@@ -74,6 +77,8 @@ def readers(folder: Path) -> list[Reader]:
     config = folder / "config.yaml"
     config.write_text(CONFIG)
     index = next(shards.glob("train-*.json"))
+    (folder / "sweep.yaml").write_text("space: {lambda: [0.1, 0.9]}\nsearch: {trials: 3}\n")
+    storage = Storage(fsspec.filesystem("file"), str(folder), str(folder), None)
     return [
         Reader("manifest", shards / "manifest.json", lambda: load_manifest(shards), exact=True),
         Reader("index", index, lambda: Index.decode(index.read_bytes(), index)),
@@ -85,11 +90,21 @@ def readers(folder: Path) -> list[Reader]:
         ),
         Reader("sent", run / "mlflow.json", lambda: outbox.read_sent(run)),
         Reader("outbox", run / "mlflow-outbox.jsonl", lambda: outbox.read(run)),
+        Reader("tensors", run / "final" / "model.safetensors", lambda: _tensors(run / "final")),
+        Reader("sweep", folder / "sweep.yaml", lambda: storage.read("sweep.yaml")),
         Reader("audit", folder / "audit.json", lambda: read_findings(folder / "audit.json")),
         Reader("schema", schema, lambda: Schema.from_yaml(schema)),
         Reader("table", table, lambda: table_source(table, schema)),
         Reader("configuration", config, lambda: train.parse(["run", "--config", str(config)])),
     ]
+
+
+def _tensors(folder: Path) -> object:
+    """The tensors of a checkpoint whose sums are made to fit them, as whoever meddles with it would."""
+    state = json.loads((folder / "state.json").read_text())
+    state["files"]["model.safetensors"] = file_sha256(folder / "model.safetensors")
+    (folder / "state.json").write_text(json.dumps(state))
+    return checkpoint.load(folder).tensors()
 
 
 def meddled(content: bytes, count: int, seed: int) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ import fsspec
 import pyarrow.fs
 import yaml
 
-from privatenet.data_shards.yaml_files import read_yaml
+from privatenet.data_shards.yaml_files import decode_yaml
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.provenance import differences
 from privatenet.tune.settings import SweepConfig
@@ -44,9 +44,11 @@ class Storage:
         return None if empty else self.read(SETTINGS)
 
     def read(self, name: str) -> dict[str, Any]:
-        """The values in file `name`; none where it is missing."""
+        """The values in file `name`; none where it is missing. Raises `ConfigError` where it holds no values."""
         path = f"{self.path}/{name}"
-        return (yaml.safe_load(self.filesystem.cat_file(path)) if self.filesystem.isfile(path) else None) or {}
+        if not self.filesystem.isfile(path):
+            return {}
+        return _mapping(self.filesystem.cat_file(path), f"{self.name}/{name}")
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
         self.filesystem.makedirs(self.path, exist_ok=True)
@@ -95,7 +97,7 @@ def begin(sweep: SweepConfig, resume: bool) -> Storage:
     """
     storage = storage_of(sweep)
     path = Path(sweep.config.output) / SETTINGS
-    in_output = read_yaml(path, ConfigError) if path.is_file() else None
+    in_output = _mapping(path.read_bytes(), str(path)) if path.is_file() else None
     in_storage = storage.identity
     check_begun(sweep.identity, resume, {str(path.parent): in_output, storage.name: in_storage})
     if in_storage is None:
@@ -125,6 +127,13 @@ def check_begun(identity: Identity, resume: bool, places: Mapping[str, Identity 
     for place, settings in begun.items():
         if changed := differences(settings, identity):
             raise ConfigError(f"--resume: {place} holds another sweep ({changed}): choose another --output")
+
+
+def _mapping(content: bytes, origin: str) -> dict[str, Any]:
+    values = decode_yaml(content, origin, ConfigError)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{origin}: holds no settings of a sweep")
+    return values
 
 
 def _encode(values: Mapping[str, Any]) -> bytes:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -151,7 +152,9 @@ def extract(
     network = one_by_one(network).to(ranks.device).eval()
     for split in splits:
         files = kept | (answers if split == "test" else {})
-        missing_by_rank = agree.everyone(ranks, partial(_missing, folder, key, split, list(files), ranks))
+        samples = len(faces.train if split == "train" else faces.test)
+        expected = {name: (samples, *shape) for name, shape in files.items()}
+        missing_by_rank = agree.everyone(ranks, partial(_missing, folder, key, split, expected, ranks))
         if any(missing_by_rank):  # only then are pictures decoded
             missing = {name: files[name] for name in missing_by_rank[_first_here(ranks)]}
             extraction = _Extraction(network, key, split, faces.everything(split), missing, engine, ranks, folder)
@@ -227,20 +230,29 @@ class _Extraction:
         return self.folder / self.split / f"{tap}-{_first_here(self.ranks)}.npy{TMP}"
 
 
-def _missing(folder: Path, key: Key, split: str, taps: Sequence[str], ranks: Ranks) -> list[str]:
+def _missing(folder: Path, key: Key, split: str, shapes: Mapping[str, tuple[int, ...]], ranks: Ranks) -> list[str]:
     """Taps without a file, or whose file is not the one that was written: a line says so. By a machine's first rank."""
     if not ranks.first_here:
         return []
     sums = _read_index(folder, key).sums
     missing = []
-    for tap in taps:
+    for tap, shape in shapes.items():
         path = _file(folder, split, tap)
-        if path.is_file() and file_sha256(path) == sums.get(f"{split}/{tap}"):
+        if path.is_file() and file_sha256(path) == sums.get(f"{split}/{tap}") and _holds(path, shape):
             continue
         if path.is_file():
             print(f"privatenet: {path}: is not the file that was written, computed again", file=sys.stderr)
         missing.append(tap)
     return missing
+
+
+def _holds(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a file holds float32 of this shape; nothing in it is unpickled."""
+    try:
+        mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return False
+    return mapped.dtype == np.float32 and mapped.shape == shape
 
 
 def _read_index(folder: Path, key: Key) -> Index:

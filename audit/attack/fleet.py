@@ -41,6 +41,9 @@ from privatenet.models.network import Network
 CODE = (attackers, fitting, measures, together, samples, adversary, arm)
 """What attackers are made of: a change in one of these files, or in an attacker's own, has its attacks run again."""
 
+NOTES = {"numbers", "note", "seconds"}
+"""What is kept beside a unit's answers."""
+
 Progress = Callable[[str, int, int], None]
 """Callback before a piece of work and after each attack: (description, attacks done, attacks in all)."""
 
@@ -246,5 +249,13 @@ def _write(fleet: Fleet, result: Result) -> None:
 
 
 def _read(fleet: Fleet, unit: Unit) -> Result | None:
-    stored = read(fleet.file(unit))
-    return Result(unit, Answers(**stored.arrays), **stored.notes) if stored else None
+    stored = read(path := fleet.file(unit))
+    if stored is None:
+        return None
+    _, labels = labelled_split(fleet.split(unit), fleet.faces, unit.attribute)
+    classes = fleet.num_classes(unit.attribute)
+    shapes = {name: (len(getattr(labels, name)), classes) for name in ("tuning", "testing")}  # by seed
+    if {name: array.shape[1:] for name, array in stored.arrays.items()} != shapes or set(stored.notes) != NOTES:
+        print(f"privatenet: {path}: holds other answers than were asked for, computed again", file=sys.stderr)
+        return None
+    return Result(unit, Answers(**stored.arrays), **stored.notes)

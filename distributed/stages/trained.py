@@ -45,7 +45,7 @@ def network_spec(config: Config, faces: Faces) -> NetworkSpec:
 def load_network(source: Checkpoint, ranks: Ranks = ALONE) -> Network:
     """The network of a target's or private network's checkpoint, which the first rank reads."""
     network = build_network(NetworkSpec(**source.state["spec"]))
-    network.load_state_dict(below(agree.first(ranks, source.tensors), "network."))
+    source.load_into(network, below(agree.first(ranks, source.tensors), "network."))
     return network
 
 
@@ -60,7 +60,7 @@ def load_adversaries(source: Checkpoint, network: Network, names: list[str], ran
     tensors = agree.first(ranks, source.tensors)
     adversaries = nn.ModuleDict({name: new_adversary(source, network, name) for name in names})
     for name, adversary in adversaries.items():
-        adversary.load_state_dict(below(tensors, f"adversaries.{name}."))
+        source.load_into(adversary, below(tensors, f"adversaries.{name}."))
     return adversaries
 
 

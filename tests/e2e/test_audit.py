@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from privatenet.audit.attack.answers import read
+from privatenet.audit.attack.answers import read, write
 from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.attack.audit import audit
 from privatenet.audit.attack.findings import Findings, read_findings
@@ -216,6 +216,10 @@ def test_an_audit_believes_no_file_that_it_did_not_write(
     stored = read(answers)
     assert stored is not None
     assert not np.array_equal(stored.arrays["testing"], forged["testing"])
+    write(answers, replace(stored, arrays={"tuning": np.zeros((1, 2, 2), np.float32)}))
+    assert attacks_of(again()) == attacks_of(audited)
+    assert again.attacks == ["arm gender svm raw"]
+    assert "holds other answers than were asked for, computed again" in capsys.readouterr().err
 
 
 def test_a_changed_attacker_is_run_again_and_no_other_one(
