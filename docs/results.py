@@ -26,7 +26,7 @@ PANELS = {
     "label": "the label alone",
 }
 LOOKS = "os^DvP*Xhp<>"
-COLOURS = (style.ORANGE, style.BLUE, style.GREEN, style.PURPLE, style.RED)
+COLOURS = (style.ORANGE, style.BLUE, style.GREEN, style.PURPLE, style.RED, style.INK, "#56B4E9", style.QUIET)
 
 
 def rows(network: str, seed: str, findings: Findings) -> Iterator[dict[str, str]]:
