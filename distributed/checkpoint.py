@@ -138,6 +138,8 @@ def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mappi
 
 def load(folder: Path) -> Checkpoint:
     """Open the checkpoint folder of a finished stage. Raises `ConfigError` where it holds none."""
+    if not (folder / STATE).exists():
+        raise ConfigError(f"{folder}: holds no complete checkpoint, for which there would be a {STATE}")
     state = records.read(_FINISHED, folder / STATE, "state of a finished stage", ConfigError)
     return Checkpoint(folder, dict(state))
 
