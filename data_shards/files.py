@@ -47,6 +47,16 @@ def make_once(path: Path, make: Callable[[], None]) -> None:
         raise DataError(f"{path}: cannot be made ({error}); give data.cache a folder with room to write in") from error
 
 
+def read_whole(path: Path, largest: int, what: str, error: Callable[[str], Exception]) -> bytes:
+    """The content of a regular file of at most `largest` bytes, which should be a `what`. Raises `error`."""
+    try:
+        if (size := path.stat().st_size) > largest or not path.is_file():
+            raise error(f"{path}: is no {what}, but {f'{size:,} bytes' if path.is_file() else 'no file'}")
+        return path.read_bytes()
+    except OSError as cause:
+        raise error(f"{path}: cannot be read: {cause.strerror}") from cause
+
+
 def file_sha256(path: Path) -> str:
     """The sha256 of a file's content, in hexadecimal."""
     with path.open("rb") as stream:

@@ -4,12 +4,13 @@ Written whole or not at all. Nothing is guessed: a number as text is no number, 
 where the dataclass says so (`CLOSED`).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from privatenet.data_shards.files import replacing
+from privatenet.data_shards.files import read_whole, replacing
 
 CLOSED = ConfigDict(extra="forbid")
 """For `with_config`: a dataclass whose files have its keys and no others."""
@@ -30,18 +31,14 @@ def write(kind: TypeAdapter[Record], record: Record, path: Path) -> None:
         stream.write(kind.dump_json(record, indent=1) + b"\n")
 
 
-def read(kind: TypeAdapter[Record], path: Path, what: str, error: type[Exception]) -> Record:
+def read(kind: TypeAdapter[Record], path: Path, what: str, error: Callable[[str], Exception]) -> Record:
     """The inverse of `write`. Raises `error` where the file is missing, too large or no `what`."""
-    try:
-        if (size := path.stat().st_size) > LARGEST or not path.is_file():
-            raise error(f"{path}: is no {what}, but {f'{size:,} bytes' if path.is_file() else 'no file'}")
-        content = path.read_bytes()
-    except OSError as cause:
-        raise error(f"{path}: cannot be read: {cause.strerror}") from cause
-    return decode(kind, content, path, what, error)
+    return decode(kind, read_whole(path, LARGEST, what, error), path, what, error)
 
 
-def decode(kind: TypeAdapter[Record], content: bytes, origin: object, what: str, error: type[Exception]) -> Record:
+def decode(
+    kind: TypeAdapter[Record], content: bytes, origin: object, what: str, error: Callable[[str], Exception]
+) -> Record:
     """The record that is the content of `origin`. Raises `error` naming the first key and value that is wrong."""
     try:
         return kind.validate_json(content, strict=True)

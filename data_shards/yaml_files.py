@@ -1,9 +1,12 @@
 """YAML from a person, read so that nothing in it is silently left out, and nothing grows: a key twice is a mistake."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from privatenet.data_shards.files import read_whole
 
 LARGEST = 2**24
 """Bytes of a file."""
@@ -12,18 +15,12 @@ MOST = 100_000
 DEEPEST = 40
 
 
-def read_yaml(path: Path, error: type[Exception]) -> Any:
+def read_yaml(path: Path, error: Callable[[str], Exception]) -> Any:
     """The content of a YAML file. Raises `error` naming the file and what is wrong with it."""
-    try:
-        if (size := path.stat().st_size) > LARGEST or not path.is_file():
-            raise error(f"{path}: is no YAML file, but {f'{size:,} bytes' if path.is_file() else 'no file'}")
-        content = path.read_bytes()
-    except OSError as cause:
-        raise error(f"{path}: cannot be read: {cause.strerror}") from cause
-    return decode_yaml(content, path, error)
+    return decode_yaml(read_whole(path, LARGEST, "YAML file", error), path, error)
 
 
-def decode_yaml(content: bytes, origin: object, error: type[Exception]) -> Any:
+def decode_yaml(content: bytes, origin: object, error: Callable[[str], Exception]) -> Any:
     """The values that are the content of `origin`. Raises `error` as `read_yaml` does."""
     try:
         text = content.decode()

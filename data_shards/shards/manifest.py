@@ -133,16 +133,12 @@ def load_manifest(directory: Path) -> Manifest:
 
 def decode_manifest(content: bytes, origin: Path | str) -> Manifest:
     """The manifest that is the content of the file or URL `origin`; DataError as in `load_manifest`."""
-    again = "build the shards again"
-    try:
-        written = decode(_WRITTEN, content, origin, "manifest of a data set", DataError)
-    except DataError as error:
-        raise DataError(f"{error}; {again}") from error
+    written = decode(_WRITTEN, content, origin, "manifest of a data set", _damaged)
     manifest = Manifest(**{field.name: getattr(written, field.name) for field in fields(Manifest)})
     if problem := _mismatch(manifest):
-        raise DataError(f"{origin}: {problem}; {again}")
+        raise _damaged(f"{origin}: {problem}")
     if manifest.fingerprint != written.recorded:
-        raise DataError(f"{origin}: was changed after it was written; {again}")
+        raise _damaged(f"{origin}: was changed after it was written")
     return manifest
 
 
@@ -254,10 +250,7 @@ class Index:
 
     @classmethod
     def decode(cls, content: bytes, origin: Path) -> "Index":
-        try:
-            return decode(_INDEX, content, origin, "index of a shard", DataError)
-        except DataError as error:
-            raise DataError(f"{error}; build the shards again") from error
+        return decode(_INDEX, content, origin, "index of a shard", _damaged)
 
     def describes(self, shard: Shard) -> bool:
         """Whether it was made for the bytes of this shard."""
@@ -294,13 +287,17 @@ def _open_index(directory: Path, shard: Shard, manifest: Manifest) -> Index:
     size = tar.stat().st_size if tar.is_file() else None
     if size != shard.bytes:
         state = "is missing" if size is None else f"has {size:,} bytes"
-        raise DataError(f"{tar}: {state}, accepted: {shard.bytes:,} bytes; build the shards again")
+        raise _damaged(f"{tar}: {state}, accepted: {shard.bytes:,} bytes")
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != shard.index_sha256:
         state = "is not the index that the manifest names" if content else "is missing"
-        raise DataError(f"{path}: {state}; build the shards again")
+        raise _damaged(f"{path}: {state}")
     index = Index.decode(content, path)
     problem = index.mismatch(shard, manifest)
     if problem or not index.describes(shard):
-        raise DataError(f"{path}: {problem or 'is of another tar'}; build the shards again")
+        raise _damaged(f"{path}: {problem or 'is of another tar'}")
     return index
+
+
+def _damaged(message: str) -> DataError:
+    return DataError(f"{message}; build the shards again")
