@@ -33,14 +33,15 @@ def plan_private(config: Config, faces: Faces, ranks: Ranks) -> StagePlan:
         check_pair(spec.pair, network_spec, faces, "protect.terms")
     for name in config.channel.erase:
         check_private(name, faces, "channel.erase")
-    known = find_trained(config, faces, ranks, protect.adversaries, "protect.adversaries") if protect.known else None
+    against = protect.known
+    known = find_trained(config, faces, ranks, protect.adversaries, "protect.adversaries") if against else None
     if known:
-        _check_known(known, start, protect.known)
+        _check_known(known, start, against)
     attributes = sorted({spec.pair.attribute for spec in specs})
 
     def job() -> Job:
         network = with_channel(load_network(start, ranks), config.channel)
-        adversaries = load_adversaries(known, network, protect.known, ranks) if known else nn.ModuleDict()
+        adversaries = load_adversaries(known, network, against, ranks) if known else nn.ModuleDict()
         terms = {
             spec: spec.build(
                 TermContext(

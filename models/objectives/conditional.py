@@ -44,6 +44,20 @@ class ConditionalTerm(Term):
         return torch.ones(len(targets), 1, device=targets.device)
 
 
+def squared_distances(values: Tensor) -> Tensor:
+    """Those between all rows of `values` [B, D], [B, B]."""
+    centred = values - values.mean(dim=0)  # distances of far points would lose digits
+    norms = centred.square().sum(dim=1)
+    return (norms[:, None] + norms - 2 * centred @ centred.T).clamp(min=0)
+
+
+def alignment(left: Tensor, right: Tensor) -> Tensor:
+    """The cosine of two matrices [B, B]; 0 where one of them is zero."""
+    scale = torch.linalg.matrix_norm(left) * torch.linalg.matrix_norm(right)
+    cosine: Tensor = (left * right).sum() / scale.clamp(min=1e-6)
+    return cosine
+
+
 def residuals(values: Tensor, groups: Tensor, weights: Tensor | None = None) -> Tensor:
     """`values` [N, D] minus the mean of their group (one-hot [N, G]) over the samples of weight 1 (0 or 1, [N])."""
     members = groups if weights is None else groups * weights[:, None]

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from privatenet.models.adversary import ImageAdversary
 from privatenet.models.freeze import freeze
-from privatenet.models.objectives.conditional import ConditionalOptions, ConditionalTerm, residuals
+from privatenet.models.objectives.conditional import (
+    ConditionalOptions,
+    ConditionalTerm,
+    alignment,
+    residuals,
+    squared_distances,
+)
 from privatenet.models.objectives.term import TermContext
 
 
@@ -49,17 +55,12 @@ def distance_correlation(features: Tensor, others: Tensor, groups: Tensor) -> Te
     Distances are centred by the means of `groups` (one-hot [B, G]): one group is the distance correlation, the target's
     classes its conditional form.
     """
-    centred = [residuals(residuals(_distances(each), groups).T, groups) for each in (features, others)]
-    scale = torch.linalg.matrix_norm(centred[0]) * torch.linalg.matrix_norm(centred[1])
-    correlation: Tensor = (centred[0] * centred[1]).sum() / scale.clamp(min=1e-6)
-    return correlation
+    return alignment(*(residuals(residuals(_distances(each), groups).T, groups) for each in (features, others)))
 
 
 def _distances(values: Tensor) -> Tensor:
     """Euclidean distances [B, B] in units of their mean; of a point to itself without a gradient, which has none."""
-    centred = values - values.mean(dim=0)  # distances of far points would lose digits
-    norms = centred.square().sum(dim=1)
-    squared = norms[:, None] + norms - 2 * centred @ centred.T
-    near = squared <= 1e-6 * norms.mean()
+    squared = squared_distances(values)
+    near = squared <= 0.5e-6 * squared.mean()
     distances = torch.where(near, 1.0, squared).sqrt().masked_fill(near, 0.0)
     return distances / distances.detach().mean().clamp(min=1e-12)

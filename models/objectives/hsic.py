@@ -5,7 +5,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from privatenet.models.objectives.conditional import ConditionalOptions, ConditionalTerm, residuals
+from privatenet.models.objectives.conditional import (
+    ConditionalOptions,
+    ConditionalTerm,
+    alignment,
+    residuals,
+    squared_distances,
+)
 
 
 class Hsic(ConditionalTerm):
@@ -26,16 +32,11 @@ def hsic_loss(features: Tensor, labels: Tensor, groups: Tensor, num_classes: int
     kernel = _rbf(features)
     kernel = residuals(residuals(kernel, groups).T, groups)
     one_hot = residuals(F.one_hot(labels, num_classes).float(), groups)
-    alike = one_hot @ one_hot.T
-    scale = torch.linalg.matrix_norm(kernel) * torch.linalg.matrix_norm(alike)
-    similarity: Tensor = (kernel * alike).sum() / scale.clamp(min=1e-6)
-    return similarity
+    return alignment(kernel, one_hot @ one_hot.T)
 
 
 def _rbf(features: Tensor) -> Tensor:
-    centred = features - features.mean(dim=0)  # distances of far points would lose digits
-    norms = centred.square().sum(dim=1)
-    distances = (norms[:, None] + norms - 2 * centred @ centred.T).clamp(min=0)
+    distances = squared_distances(features)
     upper = torch.triu_indices(len(features), len(features), 1, device=features.device)
     median = distances.detach()[upper[0], upper[1]].median().clamp(min=1e-12)
     return torch.exp(-distances / median)

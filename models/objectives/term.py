@@ -16,9 +16,9 @@ class TermContext:
     """What a term may be built from.
 
     `tap_shape` is that of one picture's features, `frequencies` float32 [K] the shares of the attribute's classes among
-    the training samples. `known` is the adversary of this pair that was trained on the unprotected network, where the
-    objective asks for one (`needs_adversary`); `fresh` builds one with new weights. `num_targets` is the number of the
-    target's classes, `channel` the network's.
+    the training samples. `known` is the adversary that was trained on the unprotected network, at this pair's tap or at
+    `adversary_tap`, where the objective asks for one (`needs_adversary`); `fresh` builds one with new weights.
+    `num_targets` is the number of the target's classes, `channel` the network's.
     """
 
     tap_shape: tuple[int, ...]
