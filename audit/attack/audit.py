@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from privatenet.audit.attack.checks import check_config
-from privatenet.audit.attack.controls import Floor, adversary_controls, target_label_floor
+from privatenet.audit.attack.controls import Floor, adversary_controls, target_label_floors
 from privatenet.audit.attack.features import Key, extract, network_tap
 from privatenet.audit.attack.findings import VERSION, Findings, Leak, NetworkFindings, Protocol
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
@@ -70,7 +70,7 @@ def audit(
         progress("measures", 0, 0)
         (split,) = training_split(faces)
         features = attacked[networks[0].role].fleet.features
-        floors = {attribute: target_label_floor(attribute, config, faces, split) for attribute in config.attributes}
+        floors = target_label_floors(config, faces, split)
         described = _judge_networks(networks, attacked, floors, config)
         known = adversary_controls(config, source, faces, networks[0].network, features)
         return Findings(
@@ -84,7 +84,7 @@ def audit(
                 replace(judged, certificates=certified(audited))
                 for judged, audited in zip(described, networks, strict=True)
             ),
-            controls=(*(floor.control for floor in floors.values() if floor), *known),
+            controls=(*(floor.control for floor in floors.values()), *known),
             config=source.state["config"],
         )
 
@@ -111,10 +111,10 @@ def _key(audited: AuditedNetwork, faces: Faces, engine: EngineConfig) -> Key:
 def _judge_networks(
     networks: list[AuditedNetwork],
     attacked: dict[str, AttackResults],
-    floors: Mapping[str, Floor | None],
+    floors: Mapping[str, Floor],
     config: AuditConfig,
 ) -> tuple[NetworkFindings, ...]:
-    right = {attribute: floor.right for attribute, floor in floors.items() if floor}
+    right = {attribute: floor.right for attribute, floor in floors.items()}
     judged = {role: above_floor(judge_leaks(results), right, config) for role, results in attacked.items()}
     if "unprotected" in judged:
         judged["audited"] = relative_leaks(judged["audited"], judged["unprotected"], right, config)

@@ -31,6 +31,12 @@ class Floor:
     right: Numbers
 
 
+def target_label_floors(config: AuditConfig, faces: Faces, split: AttackSplit) -> dict[str, Floor]:
+    """`target_label_floor` of all attributes where there is one."""
+    floors = {attribute: target_label_floor(attribute, config, faces, split) for attribute in config.attributes}
+    return {attribute: floor for attribute, floor in floors.items() if floor}
+
+
 def target_label_floor(attribute: str, config: AuditConfig, faces: Faces, split: AttackSplit) -> Floor | None:
     """What the true target label alone tells: the most frequent class among the fitting samples of that label.
 

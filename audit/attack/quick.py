@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from privatenet.audit.attack.controls import target_label_floor
+from privatenet.audit.attack.controls import target_label_floors
 from privatenet.audit.attack.features import LOGITS, Key, extract, network_tap
 from privatenet.audit.attack.findings import Estimate, Leak
 from privatenet.audit.attack.fleet import Donor, Fleet, attack
@@ -79,8 +79,8 @@ def quick_audit(
 
     def judge() -> QuickFindings:
         (split,) = training_split(faces, validation=True)
-        floors = {attribute: target_label_floor(attribute, config, faces, split) for attribute in config.attributes}
-        right = {attribute: floor.right for attribute, floor in floors.items() if floor}
+        floors = target_label_floors(config, faces, split)
+        right = {attribute: floor.right for attribute, floor in floors.items()}
         leaks = above_floor(judge_leaks(attacked, with_code=False), right, config)
         rows, logits = judged_rows(faces, validation=True), features.array("train", LOGITS)
         return QuickFindings(

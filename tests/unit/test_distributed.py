@@ -13,6 +13,7 @@ from privatenet.distributed.config import Config, FitConfig, resolve_config, to_
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.metrics import score
 from privatenet.distributed.schedule import learning_rate
+from privatenet.distributed.stages.trained import load_network
 from privatenet.launch import cli, train
 from privatenet.launch.exits import guarded
 
@@ -151,6 +152,12 @@ def test_a_checkpoint_says_what_no_checkpoint_can(change: dict[str, object], mes
     (saved.folder / "state.json").write_text(json.dumps(saved.state | change))
     with pytest.raises(ConfigError, match=f"state.json: is no state of a finished stage: {message}"):
         checkpoint.load(saved.folder)
+
+
+def test_weights_of_another_network_end_in_a_traceback(tmp_path: Path) -> None:
+    saved = checkpoint.save(tmp_path / "final", {"model": {"network.x": torch.ones(1)}}, FINISHED_STATE)
+    with pytest.raises(ConfigError, match="final: its weights are of another network"):
+        load_network(saved)
 
 
 @pytest.mark.parametrize(
