@@ -1,5 +1,5 @@
 """The figures of results.md: `python docs/results.py add TABLE.csv NETWORK SEED AUDIT.json` adds the rows of an audit,
-`python docs/results.py chart` draws those of results.csv."""
+`python docs/results.py chart TABLE.csv` draws them beside it."""
 
 import csv
 import sys
@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from privatenet.audit.attack.findings import Findings, read_findings
 from privatenet.audit.report import style
 
-HERE = Path(__file__).parent
 COLUMNS = (
     "network", "seed", "attribute", "tap", "utility", "utility_low", "utility_high", "majority", "floor", "read", "low",
     "high", "attacker", "sees", "faces", "left", "left_low", "left_high", "certified",
@@ -92,9 +91,10 @@ def main() -> None:
                 writer.writeheader()
             writer.writerows(rows(network, seed, read_findings(Path(audit))))
     else:
-        with (HERE / "results.csv").open(newline="") as stream:
+        table = Path(sys.argv[2])
+        with table.open(newline="") as stream:
             figure = style.rc(chart)(list(csv.DictReader(stream)))
-        figure.savefig(HERE / "results.png", dpi=160, facecolor="white")
+        figure.savefig(table.with_suffix(".png"), dpi=160, facecolor="white")
 
 
 if __name__ == "__main__":
