@@ -87,9 +87,13 @@ def ten_steps(ranks: Ranks, shards: Path, folder: Path) -> dict[str, Any]:
     faces, positions = Faces(config.data, ranks), record_positions()
     start = parameters(target_job(config, faces).task)
     job = train(config, faces, ranks, folder)
+    return {"start": start, "end": parameters(job.task), "order": order_of(positions, ranks)}
+
+
+def order_of(positions: list[list[int]], ranks: Ranks) -> list[int]:
+    """The places of all samples, in order, from those of every rank's micro-batches."""
     shares = agree.everyone(ranks, lambda: positions)
-    order = [place for step in zip(*shares, strict=True) for share in step for place in share]
-    return {"start": start, "end": parameters(job.task), "order": order}
+    return [place for step in zip(*shares, strict=True) for share in step for place in share]
 
 
 def train_by_command(ranks: Ranks, arguments: list[str]) -> tuple[int, str]:
@@ -108,30 +112,30 @@ def draw_after_a_trainer_is_made(ranks: Ranks, shards: Path, folder: Path) -> fl
     return float(torch.rand(()))
 
 
-def stop_first_rank(ranks: Ranks, shards: Path, folder: Path, zero_stage: int) -> str:
-    """SIGTERM to the first rank alone in the middle of the second epoch; what each rank says."""
-    clock.MOST_STEPS = 2  # a decision after steps 1, 3, 5 and 7
+def stop_at_third(ranks: Ranks, shards: Path, folder: Path, zero_stage: int) -> dict[str, Any]:
+    """SIGTERM to the first rank alone in the third step from here; what each rank says, and the samples' places."""
+    clock.MOST_STEPS = 1  # a decision after every step
     positions, step = record_positions(), Engine.step
 
-    def stop_at_seventh(engine: Engine, images: Tensor, labels: dict[str, Tensor], lr: float) -> dict[str, Tensor]:
-        if ranks.first and len(positions) == 6:
+    def stop(engine: Engine, images: Tensor, labels: dict[str, Tensor], lr: float) -> dict[str, Tensor]:
+        if ranks.first and len(positions) == 3:
             signal.raise_signal(signal.SIGTERM)
         return step(engine, images, labels, lr)
 
-    Engine.step = stop_at_seventh  # type: ignore[method-assign]
-    config = settings(shards, zero_stage=zero_stage)
+    Engine.step = stop  # type: ignore[method-assign]
+    config, words = settings(shards, zero_stage=zero_stage), "not stopped"
     try:
         train(config, Faces(config.data, ranks), ranks, folder)
     except Interrupted as error:
-        return str(error)
-    return "not stopped"
+        words = str(error)
+    return {"words": words, "order": order_of(positions, ranks)}
 
 
 def go_on(ranks: Ranks, shards: Path, folder: Path) -> dict[str, Any]:
     """To the end; the parameters, and the places of the samples that were read."""
     config, positions = settings(shards), record_positions()
     job = train(config, Faces(config.data, ranks), ranks, folder)
-    return {"end": parameters(job.task), "order": [place for step in positions for place in step]}
+    return {"end": parameters(job.task), "order": order_of(positions, ranks)}
 
 
 def freeze_and_average(ranks: Ranks) -> dict[str, Any]:
