@@ -1,5 +1,6 @@
 """Files that are whole or not there: written under another name, flushed to the disk, then renamed."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -15,20 +16,40 @@ TMP = ".tmp"
 """The ending of a file that is still being written."""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def cannot_write(path: Path | str, error: OSError) -> str:
+    """What `error` is to a person who wanted `path` written, and what to do."""
+    advice = "make room on that disk" if error.errno in FULL else "name a folder that can be written to"
+    return f"{path}: cannot be written ({error.strerror or error}); {advice}, and what is finished is kept"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within the block `path`, or what is below it, is written; DataError where the disk is full or does not let us."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(cannot_write(path, error)) from error
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A stream whose bytes become `path` when the block ends; an exception leaves `path` as it was."""
     unfinished = path.with_name(path.name + TMP)
-    try:
-        with unfinished.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    flush_to_disk(path.parent)
+    with writing(path):
+        try:
+            with unfinished.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        flush_to_disk(path.parent)
 
 
 def make_once(path: Path, make: Callable[[], None]) -> None:
@@ -45,6 +66,13 @@ def make_once(path: Path, make: Callable[[], None]) -> None:
                 make()
     except OSError as error:
         raise DataError(f"{path}: cannot be made ({error}); give data.cache a folder with room to write in") from error
+
+
+def allocate(path: Path) -> None:
+    """Take the room of a sparse file on the disk, all that a memory map will write to: later a full disk would end the
+    process by a signal, without a word."""
+    with path.open("r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
 def read_whole(path: Path, largest: int, what: str, error: Callable[[str], Exception]) -> bytes:

@@ -80,4 +80,6 @@ def _portable(error: Exception | None, ranks: Ranks) -> Exception | None:
     place = f"rank {ranks.rank} on {socket.gethostname()}"
     if isinstance(error, ValueError) and type(error).__init__ is ValueError.__init__:
         return type(error)(f"{error} ({place})")
+    if isinstance(error, OSError) and error.errno:
+        return OSError(error.errno, f"{error.strerror} ({place})", error.filename)
     return RankError(f"{place}: {type(error).__name__}: {error}")

@@ -16,6 +16,8 @@ writes: what it read, the others get from it.
 """
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +32,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from privatenet.data_shards import records
-from privatenet.data_shards.files import file_sha256, flush_to_disk
+from privatenet.data_shards.files import file_sha256, flush_to_disk, writing
 from privatenet.data_shards.records import Count, Sha256
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.errors import ConfigError
@@ -117,23 +119,47 @@ class Checkpoint:
 
 
 def save(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Checkpoint:
-    """Write a checkpoint by one process: to a temporary folder, to the disk, then renamed to `folder`, which is new."""
+    """Write a checkpoint by one process: to a temporary folder, to the disk, then renamed to `folder`, which is new.
+
+    Raises `DataError` where the disk is full or does not let us; nothing is left of it then.
+    """
     work = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    with writing(folder):
+        try:
+            complete = _write(work, tensors, state)
+            work.rename(folder)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        flush_to_disk(folder.parent)
+    return Checkpoint(folder, complete)
+
+
+def _write(folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the files of a checkpoint; returns what its state.json holds."""
+    folder.mkdir(parents=True)
     files = {}
     for name, values in tensors.items():
-        path = work / f"{name}.safetensors"
-        save_file({key: value.detach().cpu().contiguous() for key, value in values.items()}, path)
+        path = folder / f"{name}.safetensors"
+        _save_file({key: value.detach().cpu().contiguous() for key, value in values.items()}, path)
         flush_to_disk(path)
         files[path.name] = file_sha256(path)
     complete = {**state, "files": files}
-    (work / STATE).write_text(json.dumps(complete, indent=1) + "\n")
-    flush_to_disk(work / STATE)
-    flush_to_disk(work)
-    work.rename(folder)
-    flush_to_disk(folder.parent)
-    return Checkpoint(folder, complete)
+    (folder / STATE).write_text(json.dumps(complete, indent=1) + "\n")
+    flush_to_disk(folder / STATE)
+    flush_to_disk(folder)
+    return complete
+
+
+def _save_file(tensors: dict[str, Tensor], path: Path) -> None:
+    """As safetensors does; what goes wrong on the disk is an OSError again."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise
 
 
 def load(folder: Path) -> Checkpoint:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from privatenet.audit.errors import AuditError
 from privatenet.data_shards.errors import DataError
+from privatenet.data_shards.files import FORBIDDEN, FULL, cannot_write
 from privatenet.data_shards.uri import scrub
 from privatenet.distributed.errors import ConfigError, Diverged, Interrupted
 from privatenet.models.errors import ModelError
@@ -28,6 +29,11 @@ def guarded(command: Callable[[], int]) -> int:
         return command()
     except (AuditError, ConfigError, DataError, ModelError) as error:
         message, code, shared = f"error: {scrub(str(error))}", BAD_INPUT, getattr(error, "shared_by_ranks", False)
+    except OSError as error:
+        if error.errno not in FULL + FORBIDDEN:
+            raise
+        message, code = f"error: {cannot_write(error.filename or 'a file', error)}", BAD_INPUT
+        shared = getattr(error, "shared_by_ranks", False)
     except Diverged as error:
         message, code, shared = f"error: {error}", DIVERGED, True
     except (Interrupted, KeyboardInterrupt) as error:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from privatenet.audit.errors import AuditError
 from privatenet.data_shards import records
-from privatenet.data_shards.files import TMP, file_sha256, flush_to_disk
+from privatenet.data_shards.files import TMP, allocate, file_sha256, flush_to_disk, writing
 from privatenet.data_shards.reading.batches import evaluation_batches
 from privatenet.data_shards.reading.plan import evaluation_rows
 from privatenet.data_shards.reading.transforms import prepare
@@ -183,9 +183,12 @@ class _Extraction:
     def lay_out(self) -> None:
         if not self.ranks.first_here or not self.shapes:
             return
-        (self.folder / self.split).mkdir(parents=True, exist_ok=True)
-        for tap, shape in self.shapes.items():
-            np.lib.format.open_memmap(self._unfinished(tap), "w+", np.float32, (len(self.subset.rows), *shape)).flush()
+        with writing(self.folder):
+            (self.folder / self.split).mkdir(parents=True, exist_ok=True)
+            for tap, shape in self.shapes.items():
+                path = self._unfinished(tap)
+                np.lib.format.open_memmap(path, "w+", np.float32, (len(self.subset.rows), *shape)).flush()
+                allocate(path)
 
     def compute(self) -> None:
         """Write the rows of this rank's samples."""
