@@ -58,8 +58,9 @@ class Place:
 def join(place: Place | None = None) -> Ranks:
     """Join the ranks that a launcher started (deepspeed, torchrun), or take `place`, or be the only one.
 
-    Sets the device and, without a GPU, threads. NCCL serves GPUs, gloo CPUs. Every process takes its share of the
-    machine's cores: more threads than cores make ranks wait for each other many times over.
+    Sets the device and, without a GPU, threads. NCCL serves GPUs, gloo CPUs. Every process takes as many threads as
+    OMP_NUM_THREADS says, or its share of the machine's cores: more threads than cores make ranks wait for each other
+    many times over.
     """
     if place or not launched():
         _announce(place or Place())
@@ -71,7 +72,8 @@ def join(place: Place | None = None) -> Ranks:
     if cuda:
         torch.cuda.set_device(device)
     else:
-        threads = place.threads if place and place.threads else max(1, num_cores() // local_world_size)
+        share = max(1, num_cores() // local_world_size)
+        threads = (place.threads if place else 0) or requested_threads() or share
         torch.set_num_threads(threads)
         threadpool_limits(threads)  # of NumPy's and scikit-learn's libraries
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what DeepSpeed would find out, with a warning
@@ -118,6 +120,13 @@ def leave() -> None:
         dist.destroy_process_group()
     while _announced:
         os.environ.pop(_announced.pop(), None)
+
+
+def requested_threads() -> int:
+    """What a person set OMP_NUM_THREADS to; 0 where nobody did. torchrun sets 1 where nobody did."""
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    by_torchrun = value == "1" and "TORCHELASTIC_RUN_ID" in os.environ
+    return int(value) if value.isdecimal() and not by_torchrun else 0
 
 
 def num_cores() -> int:

@@ -360,3 +360,8 @@ def vector(tensors: Mapping[str, Tensor]) -> Any:
 def digest(module: nn.Module) -> str:
     state = module.state_dict()
     return hashlib.sha256(b"".join(state[name].contiguous().numpy().tobytes() for name in sorted(state))).hexdigest()
+
+
+def threads(ranks: Ranks) -> int:
+    """How many this process computes with."""
+    return torch.get_num_threads()

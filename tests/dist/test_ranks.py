@@ -1,6 +1,7 @@
 """Several ranks, for real: gloo on this machine."""
 
 import json
+import os
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +141,10 @@ def test_all_ranks_end_together_on_bad_input_and_the_first_one_says_why(tiny_con
 def test_ranks_draw_differently_where_a_network_itself_draws(shards: Path, tmp_path: Path) -> None:
     first, second = on_ranks(2, cases.draw_after_a_trainer_is_made, shards, tmp_path)
     assert first != second
+
+
+def test_a_rank_takes_as_many_threads_as_a_person_said() -> None:
+    assert on_ranks(1, cases.threads) == [int(os.environ["OMP_NUM_THREADS"])]  # forks.py sets it
 
 
 def test_all_ranks_end_when_one_diverges() -> None:

@@ -12,6 +12,7 @@ from privatenet.distributed import checkpoint
 from privatenet.distributed.config import Config, FitConfig, resolve_config, to_yaml
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.metrics import score
+from privatenet.distributed.ranks import requested_threads
 from privatenet.distributed.schedule import learning_rate
 from privatenet.distributed.stages.trained import load_network
 from privatenet.launch import cli, train
@@ -215,3 +216,24 @@ def test_ranks_are_started_that_cannot_be(command: str, ranks: str, capsys: pyte
         code = stop.code
     assert code == 2
     assert "ranks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, 0),
+        ({"OMP_NUM_THREADS": "6"}, 6),
+        ({"OMP_NUM_THREADS": "1"}, 1),
+        ({"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "none"}, 0),  # torchrun's word, not a person's
+        ({"OMP_NUM_THREADS": "2", "TORCHELASTIC_RUN_ID": "none"}, 2),
+        ({"OMP_NUM_THREADS": "many"}, 0),
+    ],
+)
+def test_threads_are_those_that_a_person_asked_for(
+    environment: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_NUM_THREADS", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert requested_threads() == expected
