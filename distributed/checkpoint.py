@@ -170,21 +170,28 @@ def load(folder: Path) -> Checkpoint:
     return Checkpoint(folder, dict(state))
 
 
+def load_training(folder: Path) -> Checkpoint:
+    """Open the checkpoint folder of a stage that is still trained. Raises `ConfigError` where it is damaged."""
+    state = records.read(_TRAINING, folder / STATE, "state of a stage in training", ConfigError)
+    return Checkpoint(folder, dict(state))
+
+
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 class Store:
-    """The checkpoints of one stage while it trains, below `root`: written one at a time, off the calling thread."""
+    """The checkpoints of one stage while it trains, below `root`, of which the `kept` newest stay: written one at a
+    time, off the calling thread."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, kept: int = 1) -> None:
+        self.root, self.kept = root, kept
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.pending: Future[None] | None = None
 
     def write(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
-        """Begin to write the checkpoint of `step`, after the one before; only the newest is kept.
+        """Begin to write the checkpoint of `step`, after the one before; older ones go when it is whole.
 
         `tensors` must not change from here on. Raises what went wrong with the one before.
         """
@@ -196,13 +203,9 @@ class Store:
         if self.pending:
             self.pending.result()
 
-    def newest(self) -> Checkpoint | None:
-        """The checkpoint of the highest step; None where there is none."""
-        folders = sorted(path for path in self.root.glob("step-????????") if (path / STATE).is_file())
-        if not folders:
-            return None
-        state = records.read(_TRAINING, folders[-1] / STATE, "state of a stage in training", ConfigError)
-        return Checkpoint(folders[-1], dict(state))
+    def folders(self) -> list[Path]:
+        """Those of complete checkpoints, the newest last."""
+        return sorted(path for path in self.root.glob("step-????????") if (path / STATE).is_file())
 
     def remove(self) -> None:
         """Remove all: the stage is finished."""
@@ -211,8 +214,9 @@ class Store:
     def _write(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
         if not folder.exists():
             save(folder, tensors, state)
+        newest = self.folders()[-self.kept :]
         for path in self.root.glob("step-*"):  # older ones, and what an interruption left half-written
-            if path != folder:
+            if path not in newest:
                 shutil.rmtree(path)
 
 

@@ -58,6 +58,7 @@ class EngineConfig:
         zero_stage: What DeepSpeed's ZeRO spreads over the ranks: 0 nothing, 1 optimiser states, 2 gradients too.
         sync_statistics: Compute batch statistics over all ranks: the same result on any number of ranks, but slower.
         checkpoint_minutes: Minutes after which a checkpoint is written within an epoch, too; 0 only at its end.
+        checkpoints: How many of the newest are kept; an older one serves where the newest cannot be read.
     """
 
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
@@ -67,6 +68,7 @@ class EngineConfig:
     zero_stage: Literal[0, 1, 2] = 0
     sync_statistics: bool = False
     checkpoint_minutes: float = 10.0
+    checkpoints: int = 1
 
 
 @dataclass(frozen=True)
@@ -278,7 +280,7 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "erase_max_area": (0, 1),
     },
     "model": {"image_size": (32, 1024)},
-    "engine": {"accumulation": (1, 1024), "clip": (0, SOME), "checkpoint_minutes": (0, SOME)},
+    "engine": {"accumulation": (1, 1024), "clip": (0, SOME), "checkpoint_minutes": (0, SOME), "checkpoints": (1, SOME)},
     "fit": {
         "epochs": (1, SOME),
         "batch_size": (2, SOME),

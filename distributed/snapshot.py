@@ -3,6 +3,7 @@
 On another number of ranks it goes on at the same sample with the mean of the ranks' statistics.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -13,8 +14,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from privatenet.distributed import agree
 from privatenet.distributed.adversaries import AdversaryTrainer
-from privatenet.distributed.checkpoint import Checkpoint, below
+from privatenet.distributed.checkpoint import Checkpoint, Store, below, load_training
 from privatenet.distributed.engine import Engine
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.metrics import LossMeans
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.train_state import TrainState, copies, trained_tensors
@@ -79,10 +81,21 @@ def put_back(training: Training, tensors: Mapping[str, Tensors], state: Mapping[
             torch.cuda.set_rng_state(share["rng_cuda"], ranks.device)
 
 
-def read(checkpoint: Checkpoint | None) -> tuple[dict[str, Tensors], dict[str, Any]] | None:
-    """What `take` returned, from a checkpoint that holds it."""
-    if checkpoint is None:
-        return None
+def read_newest(store: Store) -> tuple[dict[str, Tensors], dict[str, Any]] | None:
+    """What `take` returned, from the newest checkpoint that can be read, with a line about those that cannot; None
+    where there is none at all. Raises `ConfigError` where all are damaged."""
+    folders = store.folders()
+    while folders:
+        try:
+            return _read(load_training(folders.pop()))
+        except ConfigError as error:
+            if not folders:
+                raise
+            print(f"privatenet: {error}; goes on from the one before", file=sys.stderr)
+    return None
+
+
+def _read(checkpoint: Checkpoint) -> tuple[dict[str, Tensors], dict[str, Any]]:
     names = [name.removesuffix(".safetensors") for name in checkpoint.state["files"]]
     return {name: checkpoint.tensors(name) for name in names}, checkpoint.state
 

@@ -82,7 +82,7 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.job, self.plan, self.config, self.faces, self.ranks = job, plan, config, faces, ranks
         self.name, self.tracker, self.fit = folder.name, tracker, job.fit
-        self.store = checkpoint.Store(folder / "checkpoints")
+        self.store = checkpoint.Store(folder / "checkpoints", config.engine.checkpoints)
         self.training = _begin(job, config, ranks)
 
     def run(self, after_epoch: AfterEpoch | None = None) -> Best:
@@ -184,7 +184,7 @@ class Trainer:
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint, which the first rank reads for all."""
-        content = agree.first(self.ranks, lambda: snapshot.read(self.store.newest()))
+        content = agree.first(self.ranks, lambda: snapshot.read_newest(self.store))
         if content:
             snapshot.put_back(self.training, *content, self.ranks)
 

@@ -86,7 +86,7 @@ def readers(folder: Path) -> list[Reader]:
         Reader(
             "state in training",
             run / "checkpoints" / "step-00000001" / "state.json",
-            lambda: checkpoint.Store(run / "checkpoints").newest(),
+            lambda: checkpoint.load_training(run / "checkpoints" / "step-00000001"),
         ),
         Reader("sent", run / "mlflow.json", lambda: outbox.read_sent(run)),
         Reader("outbox", run / "mlflow-outbox.jsonl", lambda: outbox.read(run)),

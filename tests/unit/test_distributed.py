@@ -8,7 +8,8 @@ import torch
 from jsonargparse import ArgumentParser
 from support import FINISHED_STATE, TRAINING_STATE
 
-from privatenet.distributed import checkpoint
+from privatenet.data_shards.errors import DataError
+from privatenet.distributed import checkpoint, snapshot
 from privatenet.distributed.config import Config, FitConfig, resolve_config, to_yaml
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.metrics import score
@@ -167,14 +168,14 @@ def test_weights_of_another_network_end_in_a_traceback(tmp_path: Path) -> None:
 def test_training_goes_on_from_a_place_that_cannot_be(change: dict[str, object], tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "step-00000001", {"model": {"x": torch.ones(1)}}, TRAINING_STATE | change)
     with pytest.raises(ConfigError, match=f"is no state of a stage in training: {next(iter(change))}"):
-        checkpoint.Store(tmp_path).newest()
+        checkpoint.load_training(tmp_path / "step-00000001")
 
 
 def test_a_checkpoint_comes_back_as_it_was_and_a_changed_file_is_refused(tmp_path: Path) -> None:
     tensors = {"a.weight": torch.randn(3, 4), "n": torch.tensor(3)}
     saved = checkpoint.save(tmp_path / "root" / "step-00000007", {"model": tensors}, {**TRAINING_STATE, "step": 7})
-    found = checkpoint.Store(tmp_path / "root").newest()
-    assert found is not None
+    (folder,) = checkpoint.Store(tmp_path / "root").folders()
+    found = checkpoint.load_training(folder)
     assert found.state["step"] == 7
     assert found.hash == saved.hash
     assert all(torch.equal(found.tensors()[name], value) for name, value in tensors.items())
@@ -190,19 +191,35 @@ def test_a_half_written_checkpoint_is_not_seen_and_goes_with_the_next(tmp_path: 
     half = tmp_path / "step-00000002.tmp"
     half.mkdir()
     (half / "state.json").write_text(json.dumps({"files": {}}))
-    newest = store.newest()
-    assert newest is not None
-    assert newest.folder.name == "step-00000001"
+    assert [folder.name for folder in store.folders()] == ["step-00000001"]
     store.write(3, {"model": {"x": torch.ones(1)}}, TRAINING_STATE)
     store.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
+
+
+def test_where_the_newest_checkpoint_is_damaged_the_one_before_serves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = checkpoint.Store(tmp_path, kept=2)
+    for step in (1, 2, 3):
+        store.write(step, {"model": {"x": torch.full((1,), float(step))}}, {**TRAINING_STATE, "step": step})
+    store.wait()
+    assert [folder.name for folder in store.folders()] == ["step-00000002", "step-00000003"]
+    (tmp_path / "step-00000003" / "model.safetensors").write_bytes(b"other")
+    found = snapshot.read_newest(store)
+    assert found is not None
+    assert (found[1]["step"], float(found[0]["model"]["x"])) == (2, 2.0)
+    assert "step-00000003/model.safetensors: missing or changed" in capsys.readouterr().err
+    (tmp_path / "step-00000002" / "state.json").write_text("{")
+    with pytest.raises(ConfigError, match="step-00000002"):
+        snapshot.read_newest(store)
 
 
 def test_what_went_wrong_with_a_checkpoint_is_raised_by_the_next(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("a file where a folder should be")
     store = checkpoint.Store(tmp_path / "root")
     store.write(1, {"model": {"x": torch.ones(1)}}, {})
-    with pytest.raises(OSError, match="root"):
+    with pytest.raises(DataError, match=r"root.*cannot be written"):
         store.write(2, {"model": {"x": torch.ones(1)}}, {})
 
 
