@@ -19,7 +19,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,10 +183,10 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 class Store:
     """The checkpoints of one stage while it trains, below `root`, of which the `kept` newest stay: written one at a
-    time, off the calling thread."""
+    time, off the calling thread, and then `copy` is called with those that stay."""
 
-    def __init__(self, root: Path, kept: int = 1) -> None:
-        self.root, self.kept = root, kept
+    def __init__(self, root: Path, kept: int = 1, copy: Callable[[list[Path]], None] | None = None) -> None:
+        self.root, self.kept, self.copy = root, kept, copy
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.pending: Future[None] | None = None
 
@@ -218,6 +218,8 @@ class Store:
         for path in self.root.glob("step-*"):  # older ones, and what an interruption left half-written
             if path not in newest:
                 shutil.rmtree(path)
+        if self.copy:
+            self.copy(newest)
 
 
 def _step_folder(root: Path, step: int) -> Path:

@@ -18,6 +18,7 @@ from privatenet.data_shards.reading.transforms import AugmentConfig
 from privatenet.data_shards.uri import Uri
 from privatenet.distributed.arguments import parse_arguments
 from privatenet.distributed.errors import ConfigError
+from privatenet.distributed.mirror import check_mirror
 from privatenet.models.adversary import Pair
 from privatenet.models.arm import Affinity
 from privatenet.models.backbones import BACKBONES
@@ -190,7 +191,8 @@ class TrackingConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides a run. `output` holds one folder per stage: target, known, private, unknown."""
+    """Everything that decides a run. `output` holds one folder per stage: target, known, private, unknown; `mirror`, if
+    any, is the folder or URL where they are kept too."""
 
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -204,6 +206,7 @@ class Config:
     channel: ChannelSpec = NO_CHANNEL
     tracking: TrackingConfig = TrackingConfig()
     output: str = "runs/privatenet"
+    mirror: Uri = Uri("")
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -236,6 +239,13 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     """Give `parser` --config and a flag for every key of every section."""
     parser.add_argument("--config", action="config", help="YAML file of settings; later flags override it.")
     parser.add_argument("--output", default=Config.output, type=str, help="Folder of the stages that are trained.")
+    parser.add_argument(
+        "--mirror",
+        default=Config.mirror,
+        type=Uri,
+        help="Folder or URL (s3, gs, ...) where checkpoints and finished stages are kept too; a machine without them "
+        "goes on from there.",
+    )
     parser.add_argument("--seed", default=Config.seed, type=int, help="Of initial weights, order and augmentation.")
     for name, section in SECTIONS.items():
         parser.add_class_arguments(section, name, skip={"lambda_"})
@@ -256,7 +266,7 @@ def resolve_config(parser: ArgumentParser, argv: list[str]) -> tuple[Config, Nam
         sections = {name: section(**values[name]) for name, section in SECTIONS.items()}
     except ModelError as error:
         raise ConfigError(str(error)) from error
-    config = Config(**sections, output=values["output"], seed=values["seed"])
+    config = Config(**sections, output=values["output"], mirror=values["mirror"], seed=values["seed"])
     check_config(config)
     return config, parsed
 
@@ -312,6 +322,7 @@ def check_config(config: Config) -> None:
     _between("augment.erase_min_area", augment.erase_min_area, 0, augment.erase_max_area)
     if not config.output:
         raise ConfigError("output is empty: accepted is a folder's path")
+    check_mirror(config.mirror)
     _check_pairs(config)
 
 

@@ -26,6 +26,7 @@ from privatenet.distributed.errors import Diverged, Interrupted
 from privatenet.distributed.evaluate import Scores, evaluate, probe_terms, score_metrics
 from privatenet.distributed.faces import Faces, Subset
 from privatenet.distributed.metrics import LossMeans
+from privatenet.distributed.mirror import Mirror
 from privatenet.distributed.progress import EpochProgress
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.schedule import learning_rate
@@ -82,7 +83,8 @@ class Trainer:
     ) -> None:  # fmt: skip
         self.job, self.plan, self.config, self.faces, self.ranks = job, plan, config, faces, ranks
         self.name, self.tracker, self.fit = folder.name, tracker, job.fit
-        self.store = checkpoint.Store(folder / "checkpoints", config.engine.checkpoints)
+        copy = Mirror(config.mirror, folder).keep if config.mirror else None
+        self.store = checkpoint.Store(folder / "checkpoints", config.engine.checkpoints, copy)
         self.training = _begin(job, config, ranks)
 
     def run(self, after_epoch: AfterEpoch | None = None) -> Best:

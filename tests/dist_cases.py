@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import os
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from privatenet.data_shards.reading.batches import evaluation_batches
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.transforms import AugmentConfig, prepare
-from privatenet.distributed import agree, clock, trainer
+from privatenet.distributed import agree, clock, mirror, trainer
 from privatenet.distributed.config import (
     AttackConfig,
     Config,
@@ -314,6 +315,13 @@ def run_one_stage(ranks: Ranks, stage: str, config: Config) -> None:
     clock.MOST_STEPS = 2
     store.MLFLOW = False
     run_stage(stage, config, Faces(config.data, ranks), ranks, lambda line: None)
+
+
+def run_one_stage_in(ranks: Ranks, environment: Mapping[str, str], waits_s: tuple[float, ...], config: Config) -> None:
+    """Train the target in an environment, where services are asked again after `waits_s`."""
+    os.environ.update(environment)
+    mirror.WAITS_S = waits_s
+    run_one_stage(ranks, "target", config)
 
 
 def tiny(shards: Path, output: Path) -> Config:

@@ -65,6 +65,45 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
     server.stop()
 
 
+class ObjectStore:
+    """An S3 server with an empty bucket `runs`; its `environment` is what a client finds it by."""
+
+    def __init__(self, log: Path) -> None:
+        port = free_port()
+        command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(command, stdout=stream, stderr=stream)
+        self.environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": "name",
+            "AWS_SECRET_ACCESS_KEY": "password",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        for _ in range(300):
+            assert self.process.poll() is None, log.read_text()[-2000:]
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                connection.request("PUT", "/runs")
+                assert connection.getresponse().status == 200
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise TimeoutError("no S3 server")
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """A running S3 server."""
+    pytest.importorskip("s3fs")
+    store = ObjectStore(tmp_path_factory.mktemp("s3") / "log")
+    yield store
+    store.stop()
+
+
 class Gate:
     """An address before the HTTP server at `port` that answers only while it is open.
 

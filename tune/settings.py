@@ -128,7 +128,7 @@ class SweepConfig:
     def identity(self) -> dict[str, Any]:
         """The settings that decide the results: not where a sweep runs, nor how much of it at a time."""
         config = self.config.to_dict()
-        for key in ("tracking", "output"):
+        for key in ("tracking", "output", "mirror"):
             del config[key]
         for key in ("shards", "mode", "cache", "cache_gib", "workers"):
             del config["data"][key]

@@ -75,6 +75,8 @@ def check_search(search: SearchConfig, config: Config) -> None:
     for name, low in least.items():
         if getattr(search, name) < low:
             raise ConfigError(f"search.{name} is {getattr(search, name)}: accepted are numbers of at least {low}")
+    if config.mirror:
+        raise ConfigError("mirror: a sweep keeps its trials in ray.storage; leave mirror out")
     if search.stop_early and search.goal == "front":
         raise ConfigError("search.stop_early needs a single goal: set search.goal to utility, leakage or score")
     if search.stop_early and search.goal != "utility" and not search.measure_every:

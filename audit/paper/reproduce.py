@@ -126,7 +126,8 @@ def _config(case: Case, config: Config) -> Config:
         adversaries=str(output / "known" / "final"),
     )
     attack = replace(config.attack, pairs=[case.pair.name], network="private")
-    return replace(config, output=str(output / case.name), attack=attack, protect=protect)
+    mirror = config.mirror and config.mirror / case.name
+    return replace(config, output=str(output / case.name), mirror=mirror, attack=attack, protect=protect)
 
 
 def _network(case: Case, faces: Faces, private: Test, unknown: Test, reference: Test) -> PrivateNetwork:

@@ -22,6 +22,7 @@ from privatenet.distributed.errors import ConfigError, Interrupted
 from privatenet.distributed.evaluate import Scores, evaluate, score_metrics
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.held import held
+from privatenet.distributed.mirror import IDENTITY, Mirror
 from privatenet.distributed.progress import Say
 from privatenet.distributed.provenance import differences
 from privatenet.distributed.ranks import Ranks
@@ -29,8 +30,6 @@ from privatenet.distributed.tracking.tracker import Tracker
 from privatenet.distributed.train_state import Best, finished_tensors
 from privatenet.distributed.trainer import AfterEpoch, Job, Trainer, training_plan
 from privatenet.models.network import NetworkSpec
-
-IDENTITY = "identity.json"
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ def run_plan(
     are still to be chosen from. Raises `ConfigError` where the folder holds another run, and `DataError` where another
     process is at work in it.
     """
-    done = agree.first(ranks, lambda: _finished(plan))
+    mirror = Mirror(config.mirror, plan.folder) if config.mirror else None
+    done = agree.first(ranks, lambda: _finished(plan, mirror))
     if done:
         say(f"{plan.folder.name:8s} done before, {done.folder}")
         return done
@@ -66,11 +66,13 @@ def run_plan(
         if plan.stage == "private" and plan.spec.channel.erase:
             erase_attributes(job.task.network, job.training, config, faces, ranks)
         tested = evaluate(job.task, faces.testing(), config, faces, ranks) if testing else {}
-        return agree.first(ranks, lambda: _finish(plan, config, faces, job, best, tested, tracker))
+        return agree.first(ranks, lambda: _finish(plan, config, faces, job, best, tested, tracker, mirror))
 
 
-def _finished(plan: StagePlan) -> Checkpoint | None:
+def _finished(plan: StagePlan, mirror: Mirror | None) -> Checkpoint | None:
     """The stage's final checkpoint, if there is one. Raises `ConfigError` where the folder holds another run."""
+    if mirror:
+        mirror.pull(plan.identity)
     final, begun = plan.folder / "final", plan.folder / IDENTITY
     done = checkpoint.load(final) if final.exists() else None
     before = done.state["identity"] if done else json.loads(begun.read_text()) if begun.exists() else plan.identity
@@ -78,6 +80,8 @@ def _finished(plan: StagePlan) -> Checkpoint | None:
         raise ConfigError(
             f"{plan.folder} holds another run ({changed}): choose another --output, or remove that folder"
         )
+    if done and mirror:
+        mirror.finish()
     return done
 
 
@@ -102,8 +106,9 @@ def _open(plan: StagePlan, config: Config, faces: Faces, say: Say) -> Tracker:
 
 
 def _finish(
-    plan: StagePlan, config: Config, faces: Faces, job: Job, best: Best, tested: Scores, tracker: Tracker | None
-) -> Checkpoint:
+    plan: StagePlan, config: Config, faces: Faces, job: Job, best: Best, tested: Scores, tracker: Tracker | None,
+    mirror: Mirror | None,
+) -> Checkpoint:  # fmt: skip
     state = {
         "stage": plan.stage,
         "identity": plan.identity,
@@ -120,5 +125,7 @@ def _finish(
     done = checkpoint.save(plan.folder / "final", {"model": finished_tensors(job.task)}, state)
     network = job.task.network if plan.stage != "adversary" else None
     tracker.finish(done.hash, network, config.model.image_size)
+    if mirror:
+        mirror.finish()
     checkpoint.Store(plan.folder / "checkpoints").remove()
     return done

@@ -1,0 +1,119 @@
+"""Checkpoints kept elsewhere too: what a machine that was taken away with its disk had done is not done again."""
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import dist_cases as cases
+import fsspec
+import pytest
+import torch
+from forks import on_ranks, start
+from safetensors.torch import load_file
+from servers import ObjectStore, object_store
+
+from privatenet.data_shards.uri import Uri
+from privatenet.distributed.config import Config
+from privatenet.distributed.errors import ConfigError
+from privatenet.distributed.mirror import Mirror, check_mirror
+from privatenet.distributed.ranks import free_port
+
+__all__ = ["object_store"]
+QUICK = (0.0,)
+
+
+def _weights(config: Config) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = load_file(f"{config.output}/target/final/model.safetensors")
+    return weights
+
+
+def test_a_new_machine_goes_on_from_an_object_store_as_if_nothing_had_happened(
+    object_store: ObjectStore, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in object_store.environment.items():
+        monkeypatch.setenv(name, value)
+    files = fsspec.filesystem("s3", use_listings_cache=False)
+    straight = cases.tiny(shards, tmp_path / "straight")
+    on_ranks(1, cases.run_one_stage, "target", straight)
+    config = replace(straight, output=str(tmp_path / "here"), mirror=Uri("s3://runs/faces"))
+    work = start(1, cases.run_one_stage_in, object_store.environment, QUICK, config)
+    deadline = time.monotonic() + 60
+    while not files.glob("runs/faces/target/checkpoints/*/state.json"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    work.kill()
+    shutil.rmtree(config.output)
+    (kept, *_) = sorted(files.ls("runs/faces/target/checkpoints", detail=False))
+    first = int(kept[-8:])
+    begun = cases.tiny(shards, tmp_path / "there")
+    on_ranks(2, cases.run_one_stage_in, object_store.environment, QUICK, replace(begun, mirror=config.mirror))
+    lines = (tmp_path / "there/target/metrics.jsonl").read_text().splitlines()
+    assert first > 0
+    assert lines
+    assert sorted(path.rpartition("/")[2] for path in files.ls("runs/faces/target", detail=False)) == [
+        "config.yaml", "final", "identity.json", "metrics.jsonl",
+    ]  # fmt: skip
+    fetched = replace(straight, output=str(tmp_path / "third"), mirror=config.mirror)
+    on_ranks(1, cases.run_one_stage_in, object_store.environment, QUICK, fetched)
+    assert all(torch.equal(tensor, _weights(begun)[name]) for name, tensor in _weights(fetched).items())
+
+
+def test_what_is_trained_on_another_disk_is_the_same_bit_for_bit(shards: Path, tmp_path: Path) -> None:
+    straight = cases.tiny(shards, tmp_path / "straight")
+    config = replace(straight, output=str(tmp_path / "here"), mirror=Uri(f"file://{tmp_path / 'mirror'}"))
+    work = start(1, cases.run_one_stage, "target", config)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("mirror/target/checkpoints/*/state.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    work.kill()
+    shutil.rmtree(config.output)
+    for each in (config, straight):
+        on_ranks(1, cases.run_one_stage, "target", each)
+    assert all(torch.equal(tensor, _weights(config)[name]) for name, tensor in _weights(straight).items())
+
+
+def _without_a_server() -> dict[str, str]:
+    address = f"http://127.0.0.1:{free_port()}"
+    names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION", "AWS_MAX_ATTEMPTS")
+    return dict(zip(names, (address, "name", "password", "us-east-1", "1"), strict=True))
+
+
+def test_where_the_mirror_cannot_be_reached_nothing_is_begun(shards: Path, tmp_path: Path) -> None:
+    pytest.importorskip("s3fs")
+    config = replace(cases.tiny(shards, tmp_path / "here"), mirror=Uri("s3://runs/faces"))
+    with pytest.raises(AssertionError, match="DataError: s3://runs/faces/target: cannot be used as a mirror"):
+        on_ranks(1, cases.run_one_stage_in, _without_a_server(), QUICK, config)
+    assert not Path(config.output).exists(), "it may have been begun elsewhere"
+
+
+def test_a_mirror_that_is_away_for_a_while_does_not_stop_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("s3fs")
+    for name, value in _without_a_server().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("privatenet.distributed.mirror.WAITS_S", QUICK)
+    Mirror(Uri("s3://runs/away"), tmp_path / "target").keep([tmp_path / "target/checkpoints/step-00000001"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("privatenet: s3://runs/away/target: cannot be used as a mirror (")
+    assert line.endswith("training goes on, and the next checkpoint is copied")
+
+
+def test_a_half_copied_checkpoint_is_not_taken_and_another_run_is_refused(tmp_path: Path) -> None:
+    there = tmp_path / "mirror" / "target"
+    (there / "checkpoints" / "step-00000002").mkdir(parents=True)
+    (there / "checkpoints" / "step-00000002" / "model.safetensors").write_bytes(b"half")
+    (there / "identity.json").write_text('{"seed": 1}')
+    mirror = Mirror(Uri(str(tmp_path / "mirror")), tmp_path / "here" / "target")
+    mirror.pull({"seed": 1})
+    assert [path.name for path in (tmp_path / "here/target").iterdir()] == ["identity.json"]
+    with pytest.raises(ConfigError, match=r"mirror/target holds another run \(seed was 1, is 2\)"):
+        mirror.pull({"seed": 2})
+
+
+@pytest.mark.parametrize("address", ["http://host/runs", "memory://runs", "sh://runs"])
+def test_a_mirror_that_cannot_be_written_to_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="mirror is .* accepted are a folder, or a URL"):
+        check_mirror(Uri(address))
