@@ -12,6 +12,7 @@ import pytest
 import torch
 from filelock import FileLock
 from support import ROOT, TINY, Start, tracked_files
+from watched import Watched
 
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.synthetic import synthetic_source
@@ -38,7 +39,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> tuple[Path, str]:
     """A whole run on two ranks by the deepspeed launcher, one for all of pytest's processes: its configuration file and
-    what it printed."""
+    what it printed. It is watched, and without a network where that can be."""
     alone = "PYTEST_XDIST_WORKER" not in os.environ
     base = tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent
     folder = base / "finished"
@@ -46,10 +47,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> tuple[Pa
     with FileLock(f"{folder}.lock"):
         if not printed.exists():
             folder.mkdir()
+            watched = Watched(folder / "watched")
             config.write_text(TINY.format(shards=shards, output=folder / "run"))
             command = [sys.executable, "-m", "privatenet.launch.cli", "run", "--ranks", "2", "--config", str(config)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=500, cwd=folder)
+            done = subprocess.run(
+                [*watched.command, *command],
+                capture_output=True,
+                text=True,
+                timeout=500,
+                cwd=folder,
+                env=watched.environment,
+            )
             assert done.returncode == 0, done.stderr[-3000:]
+            assert watched.tries == [], "a run reaches out of this machine, or calls programs"
             printed.write_text(done.stdout)
     return config, printed.read_text()
 

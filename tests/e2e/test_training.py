@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import dist_cases as cases
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from forks import on_ranks
 from support import Start
+from watched import Watched
 
 from privatenet.data_shards.shards.manifest import load_manifest
 from privatenet.launch import cli
@@ -28,6 +31,18 @@ def test_a_whole_run_leaves_models_a_table_and_where_to_find_them(finished: tupl
     assert [line.split()[0] for line in said.splitlines() if " epoch " in line] == ["target", *PARTS]
     assert "backbone-gender *" in said
     assert f"mlflow ui --backend-store-uri sqlite:///{output / 'mlflow.db'}" in said
+
+
+def test_what_reaches_out_of_a_watched_place_is_noted(tmp_path: Path) -> None:
+    place = Watched(tmp_path / "watched")
+    reaching = (
+        "import socket, subprocess; subprocess.run(['curl', '-s', 'x']); socket.create_connection(('192.0.2.1', 9))"
+    )
+    done = subprocess.run(
+        [*place.command, sys.executable, "-c", reaching], env=place.environment, capture_output=True, timeout=60
+    )
+    assert done.returncode
+    assert place.tries == ["program curl -s x", "socket.getaddrinfo 192.0.2.1", "socket.connect 192.0.2.1"]
 
 
 def test_mlflow_holds_one_run_for_each_part_with_all_that_identifies_it(
