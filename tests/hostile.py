@@ -6,25 +6,31 @@
 import copy
 import json
 import random
+import resource
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import torch
 from audited import findings
 from support import FINISHED_STATE, TRAINING_STATE, encoded
 
+from privatenet.audit.attack import answers
+from privatenet.audit.attack.features import has_shape
 from privatenet.audit.attack.findings import read_findings, write_findings
 from privatenet.audit.errors import AuditError
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import file_sha256
-from privatenet.data_shards.shards.manifest import Index, load_manifest
+from privatenet.data_shards.reading.decode import decode
+from privatenet.data_shards.shards.manifest import Index, Manifest, load_manifest, open_split
+from privatenet.data_shards.shards.picture import to_stored
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.data_shards.sources.synthetic import synthetic_source
@@ -60,7 +66,7 @@ class Reader:
 def readers(folder: Path) -> list[Reader]:
     """Each kind of file that people and machines hand over, a good one of each below `folder`."""
     shards, run = folder / "shards", folder / "run"
-    build(synthetic_source(24, 8, seed=0), shards, samples_per_shard=12)
+    manifest = build(synthetic_source(24, 8, seed=0), shards, samples_per_shard=12)
     weights = {"model": {"x": torch.ones(1)}}
     checkpoint.save(run / "final", weights, FINISHED_STATE)
     checkpoint.save(run / "checkpoints" / "step-00000001", weights, TRAINING_STATE)
@@ -77,6 +83,9 @@ def readers(folder: Path) -> list[Reader]:
     config = folder / "config.yaml"
     config.write_text(CONFIG)
     index = next(shards.glob("train-*.json"))
+    picture, features, kept = folder / f"{AGES[0]}.png", folder / "layer3.npy", folder / "answers.npz"
+    np.save(features, np.ones((8, 4), np.float32))
+    answers.write(kept, answers.Stored({"logits": np.ones((2, 8, 4))}, {"note": "good"}))
     (folder / "sweep.yaml").write_text("space: {lambda: [0.1, 0.9]}\nsearch: {trials: 3}\n")
     storage = Storage(fsspec.filesystem("file"), str(folder), str(folder), None)
     return [
@@ -96,6 +105,10 @@ def readers(folder: Path) -> list[Reader]:
         Reader("schema", schema, lambda: Schema.from_yaml(schema)),
         Reader("table", table, lambda: table_source(table, schema)),
         Reader("configuration", config, lambda: train.parse(["run", "--config", str(config)])),
+        Reader("tar", shards / "train-000000.tar", lambda: _pictures(shards, manifest)),
+        Reader("picture", picture, lambda: to_stored(picture.read_bytes(), str(picture), (32, 32), fit=False)),
+        Reader("features", features, lambda: _taken(has_shape(features, (8, 4)))),
+        Reader("answers", kept, lambda: _taken(answers.read(kept))),
     ]
 
 
@@ -105,6 +118,25 @@ def _tensors(folder: Path) -> object:
     state["files"]["model.safetensors"] = file_sha256(folder / "model.safetensors")
     (folder / "state.json").write_text(json.dumps(state))
     return checkpoint.load(folder).tensors()
+
+
+def _pictures(shards: Path, manifest: Manifest) -> object:
+    """All training pictures of shards whose sums are made to fit the tar, as whoever meddles with it would."""
+    first, *others = manifest.splits["train"]
+    tar, index = shards / first.name, shards / first.index_name
+    listed = json.loads(index.read_text())
+    listed |= {"tar_bytes": tar.stat().st_size, "tar_sha256": file_sha256(tar)}
+    index.write_text(json.dumps(listed))
+    first = replace(first, bytes=tar.stat().st_size, sha256=file_sha256(tar), index_sha256=file_sha256(index))
+    replace(manifest, splits={**manifest.splits, "train": (first, *others)}).save(shards)
+    split = open_split(shards, "train")
+    return decode(split, range(len(split)))
+
+
+def _taken(content: object) -> None:
+    """Raise where a cache found that it holds something else, and would compute it again."""
+    if not content:
+        raise AuditError("computed again")
 
 
 def meddled(content: bytes, count: int, seed: int) -> Iterator[bytes]:
@@ -191,6 +223,7 @@ def main() -> None:
             results = Counter(outcome(reader, each, good) for each in meddled(good, int(sys.argv[1]), seed=1))
             reader.path.write_bytes(good)
             print(f"{reader.name:18s} {dict(results.most_common(8))}", flush=True)
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@
 Without `ray.storage` the folder is `ray` in the output folder.
 """
 
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,12 +102,26 @@ def begin(sweep: SweepConfig, resume: bool) -> Storage:
     in_output = _mapping(path.read_bytes(), str(path)) if path.is_file() else None
     in_storage = storage.identity
     check_begun(sweep.identity, resume, {str(path.parent): in_output, storage.name: in_storage})
+    if resume and storage.arrow is None:
+        check_own(Path(storage.path))
     if in_storage is None:
         storage.write(SETTINGS, sweep.identity)
     if in_output is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(_encode(sweep.identity))
     return storage
+
+
+def check_own(folder: Path) -> None:
+    """Raise `ConfigError` where somebody else has written below `folder`, or may: Ray unpickles what is there, and so
+    runs it."""
+    for path in (folder, *sorted(folder.rglob("*"))):
+        about = path.lstat()
+        if about.st_uid != os.getuid() or (about.st_mode & stat.S_IWOTH and not stat.S_ISLNK(about.st_mode)):
+            raise ConfigError(
+                f"--resume: {path}: is another user's, or may be written to by all, and Ray would run what is in it; "
+                "resume from a storage of your own"
+            )
 
 
 def check_begun(identity: Identity, resume: bool, places: Mapping[str, Identity | None]) -> None:

@@ -241,7 +241,7 @@ def _missing(folder: Path, key: Key, split: str, shapes: Mapping[str, tuple[int,
     missing = []
     for tap, shape in shapes.items():
         path = _file(folder, split, tap)
-        if path.is_file() and file_sha256(path) == sums.get(f"{split}/{tap}") and _holds(path, shape):
+        if path.is_file() and file_sha256(path) == sums.get(f"{split}/{tap}") and has_shape(path, shape):
             continue
         if path.is_file():
             print(f"privatenet: {path}: is not the file that was written, computed again", file=sys.stderr)
@@ -249,11 +249,11 @@ def _missing(folder: Path, key: Key, split: str, shapes: Mapping[str, tuple[int,
     return missing
 
 
-def _holds(path: Path, shape: tuple[int, ...]) -> bool:
+def has_shape(path: Path, shape: tuple[int, ...]) -> bool:
     """Whether a file holds float32 of this shape; nothing in it is unpickled."""
     try:
         mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # NumPy's reader of a meddled header raises what it likes; it is not what was written
         return False
     return mapped.dtype == np.float32 and mapped.shape == shape
 

@@ -1,5 +1,6 @@
 """Whether a sweep begins, goes on or is refused, by what its output folder and its storage hold."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from privatenet.data_shards.uri import Uri
 from privatenet.distributed.config import Config
 from privatenet.distributed.errors import ConfigError
 from privatenet.tune.settings import RayConfig, SearchConfig, SpaceConfig, SweepConfig
-from privatenet.tune.storage import Identity, begin, check_begun, storage_of
+from privatenet.tune.storage import Identity, begin, check_begun, check_own, storage_of
 
 THIS: Identity = {"space": {"lambda": [0.9]}}
 OTHER: Identity = {"space": {"lambda": [0.3]}}
@@ -103,3 +104,20 @@ def test_a_storage_with_a_password_in_its_url_is_refused_without_showing_it(swee
     with pytest.raises(ConfigError, match="would write its name, password or token down") as refusal:
         storage_of(replace(sweep, ray=RayConfig(storage=url)))
     assert "secret" not in str(refusal.value)
+
+
+def test_a_storage_that_somebody_else_can_write_to_is_not_resumed_from(tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir(mode=0o755)
+    (tmp_path / "trials" / "tuner.pkl").write_bytes(b"")
+    check_own(tmp_path)
+    (tmp_path / "trials" / "tuner.pkl").chmod(0o666)
+    with pytest.raises(ConfigError, match=r"tuner\.pkl: is another user's, or may be written to by all"):
+        check_own(tmp_path)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_a_storage_of_another_user_is_not_resumed_from(tmp_path: Path) -> None:
+    (tmp_path / "tuner.pkl").write_bytes(b"")
+    os.chown(tmp_path / "tuner.pkl", 12345, 12345)
+    with pytest.raises(ConfigError, match=r"tuner\.pkl: is another user's"):
+        check_own(tmp_path)
