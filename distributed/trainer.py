@@ -25,6 +25,7 @@ from privatenet.distributed.engine import Engine, layout
 from privatenet.distributed.errors import Diverged, Interrupted
 from privatenet.distributed.evaluate import Scores, evaluate, probe_terms, score_metrics
 from privatenet.distributed.faces import Faces, Subset
+from privatenet.distributed.heartbeat import Heartbeat
 from privatenet.distributed.metrics import LossMeans
 from privatenet.distributed.mirror import Mirror
 from privatenet.distributed.progress import EpochProgress
@@ -95,9 +96,11 @@ class Trainer:
         """
         self._resume()
         clock = Clock(self.fit.batch_size, 60 * self.config.engine.checkpoint_minutes)
-        with StopRequest() as request, self._progress() as progress:
+        with StopRequest() as request, self._progress() as progress, Heartbeat(self.ranks) as heartbeat:
             for batch, data in self._batches():
+                heartbeat.at()
                 loss = self._micro_step(batch)
+                heartbeat.at()
                 if data.sample % self.fit.batch_size:
                     continue
                 self._end_step(data)
@@ -108,6 +111,7 @@ class Trainer:
                     continue
                 decision = request.decide(loss, clock.checkpoint_due, clock.step_s)
                 clock.decided(decision.step_s)
+                heartbeat.between_steps()
                 if epoch_over:
                     self._end_epoch(progress, clock.images_per_s, after_epoch)
                     clock.restart()

@@ -5,7 +5,8 @@ import hashlib
 import io
 import os
 import signal
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from privatenet.data_shards.reading.batches import evaluation_batches
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.transforms import AugmentConfig, prepare
-from privatenet.distributed import agree, clock, mirror, trainer
+from privatenet.distributed import agree, clock, heartbeat, mirror, trainer
 from privatenet.distributed.config import (
     AttackConfig,
     Config,
@@ -137,6 +138,38 @@ def go_on(ranks: Ranks, shards: Path, folder: Path) -> dict[str, Any]:
     config, positions = settings(shards), record_positions()
     job = train(config, Faces(config.data, ranks), ranks, folder)
     return {"end": parameters(job.task), "order": order_of(positions, ranks)}
+
+
+def stand_still(ranks: Ranks, shards: Path, folder: Path, how: str) -> None:
+    """Train until the second rank, before its third batch, sleeps, stops, or until every rank sleeps in its step; what
+    a rank ends with it writes to a file."""
+    heartbeat.PERIOD_S, heartbeat.STILL_S, heartbeat.SILENT_S = 0.1, 2.0, 2.0 if how == "stops" else 60.0
+    heartbeat.end = partial(_end_with, folder / f"rank-{ranks.rank}.txt")
+    batches, step = trainer.training_batches, Engine.step
+
+    def some(*arguments: Any) -> Iterator[Any]:
+        for place, batch in enumerate(batches(*arguments)):
+            if place == 2 and ranks.rank == 1 and how == "stops":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if place == 2 and ranks.rank == 1 and how == "sleeps":
+                time.sleep(60)
+            yield batch
+
+    def long_step(*arguments: Any) -> Any:
+        time.sleep(60)
+        return step(*arguments)
+
+    trainer.training_batches = some
+    if how == "all sleep":
+        Engine.step = long_step  # type: ignore[method-assign]
+    config = settings(shards)
+    train(config, Faces(config.data, ranks), ranks, folder / "run")
+
+
+def _end_with(path: Path, message: str) -> None:
+    path.with_suffix(".tmp").write_text(message)
+    path.with_suffix(".tmp").rename(path)
+    os._exit(1)
 
 
 def freeze_and_average(ranks: Ranks) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 import json
 import os
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import dist_cases as cases
 import numpy as np
 import pytest
-from forks import on_ranks
+from forks import on_ranks, start
 from safetensors.torch import load_file
 
 from privatenet.data_shards.reading.plan import validation_mask
@@ -145,6 +146,27 @@ def test_ranks_draw_differently_where_a_network_itself_draws(shards: Path, tmp_p
 
 def test_a_rank_takes_as_many_threads_as_a_person_said() -> None:
     assert on_ranks(1, cases.threads) == [int(os.environ["OMP_NUM_THREADS"])]  # forks.py sets it
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("sleeps", {0: "rank 1 on HOST stands still", 1: "rank 1 on HOST stands still"}),
+        ("stops", {0: "nothing is heard of rank 1 on HOST"}),
+        ("all sleep", {0: "every rank stands still", 1: "every rank stands still"}),
+    ],
+)
+def test_a_rank_that_stands_still_is_named(how: str, expected: dict[int, str], shards: Path, tmp_path: Path) -> None:
+    work = start(2, cases.stand_still, shards, tmp_path, how)
+    try:
+        for rank, words in expected.items():
+            said, deadline = tmp_path / f"rank-{rank}.txt", time.monotonic() + 60
+            while not said.exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert said.read_text().startswith(words.replace("HOST", socket.gethostname()) + " since ")
+    finally:
+        work.kill()
 
 
 def test_all_ranks_end_when_one_diverges() -> None:
