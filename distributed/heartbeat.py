@@ -16,7 +16,7 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from privatenet.distributed import agree
-from privatenet.distributed.ranks import STEP_TIMEOUT, Ranks
+from privatenet.distributed.ranks import STEP_TIMEOUT, Ranks, meeting_address
 
 PERIOD_S = 5.0
 STILL_S = 0.8 * STEP_TIMEOUT.total_seconds()
@@ -114,7 +114,7 @@ def end(message: str) -> None:
 
 def _store(ranks: Ranks) -> dist.TCPStore:
     """The first rank's, at the address at which the ranks have found each other."""
-    host, timeout = os.environ["MASTER_ADDR"], timedelta(seconds=SILENT_S)
+    host, timeout = meeting_address(), timedelta(seconds=SILENT_S)
     served: list[dist.TCPStore] = []
 
     def serve() -> int:

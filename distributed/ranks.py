@@ -104,6 +104,11 @@ def _announce(place: Place) -> None:
     _announced.extend(variables)
 
 
+def meeting_address() -> str:
+    """The host at which ranks that have joined found each other: the first rank's."""
+    return os.environ["MASTER_ADDR"]
+
+
 def launched_rank() -> int:
     """This process's rank, known before ranks have joined; 0 without a launcher."""
     return int(os.environ.get("RANK", "0"))
