@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, with_config
 from safetensors import SafetensorError
@@ -81,6 +81,7 @@ class _Training(TypedDict):
     waited: Count
     optimizer_step: Count
     scaler: dict[str, Any]
+    left_out: NotRequired[list[tuple[Count, Count]]]
     files: Files
 
 

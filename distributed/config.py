@@ -60,6 +60,8 @@ class EngineConfig:
         sync_statistics: Compute batch statistics over all ranks: the same result on any number of ranks, but slower.
         checkpoint_minutes: Minutes after which a checkpoint is written within an epoch, too; 0 only at its end.
         checkpoints: How many of the newest are kept; an older one serves where the newest cannot be read.
+        patience: How often training goes back to its newest checkpoint where the loss is no longer finite, and on from
+            there without the batches at which it was not; their samples are listed in left-out.jsonl.
     """
 
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
@@ -70,6 +72,7 @@ class EngineConfig:
     sync_statistics: bool = False
     checkpoint_minutes: float = 10.0
     checkpoints: int = 1
+    patience: int = 3
 
 
 @dataclass(frozen=True)
@@ -290,7 +293,13 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "erase_max_area": (0, 1),
     },
     "model": {"image_size": (32, 1024)},
-    "engine": {"accumulation": (1, 1024), "clip": (0, SOME), "checkpoint_minutes": (0, SOME), "checkpoints": (1, SOME)},
+    "engine": {
+        "accumulation": (1, 1024),
+        "clip": (0, SOME),
+        "checkpoint_minutes": (0, SOME),
+        "checkpoints": (1, SOME),
+        "patience": (0, SOME),
+    },
     "fit": {
         "epochs": (1, SOME),
         "batch_size": (2, SOME),

@@ -26,7 +26,7 @@ from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.provenance import differences
 
 IDENTITY = "identity.json"
-RECORDS = (IDENTITY, "config.yaml", "metrics.jsonl", "mlflow.json", "mlflow-outbox.jsonl")
+RECORDS = (IDENTITY, "config.yaml", "metrics.jsonl", "mlflow.json", "mlflow-outbox.jsonl", "left-out.jsonl")
 WAITS_S = (1.0, 4.0, 16.0)
 """Before a service is asked again that did not answer."""
 

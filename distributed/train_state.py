@@ -18,17 +18,25 @@ Best = dict[str, tuple[float, int]]
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where training stands, apart from tensors: JSON."""
+    """Where training stands, apart from tensors: JSON. `left_out` are the first and the last of steps whose batches
+    are read and not learnt from."""
 
     step: int = 0
     data: DataState = field(default_factory=DataState)
     best: Best = field(default_factory=dict)
     waited: int = 0
+    left_out: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether the next step's batch is left out."""
+        return any(first <= self.step + 1 <= last for first, last in self.left_out)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainState":
         best = {name: (float(figure), int(epoch)) for name, (figure, epoch) in values["best"].items()}
-        return cls(values["step"], DataState(**values["data"]), best, values["waited"])
+        left_out = tuple((first, last) for first, last in values.get("left_out", ()))
+        return cls(values["step"], DataState(**values["data"]), best, values["waited"], left_out)
 
 
 def finished(state: TrainState, fit: FitConfig, plan: TrainingPlan) -> bool:

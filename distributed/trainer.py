@@ -6,8 +6,11 @@ for each micro-batch, from where the state says:
     at the end of an epoch: average statistics over ranks -> validate -> keep the best -> record -> checkpoint
 """
 
+import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -37,6 +40,8 @@ from privatenet.distributed.tracking.tracker import Tracker
 from privatenet.distributed.train_state import Best, TrainState, finished, keep_best
 from privatenet.models.network import Network
 from privatenet.models.tasks import Task
+
+LEFT_OUT = "left-out.jsonl"
 
 
 @dataclass(frozen=True)
@@ -92,18 +97,29 @@ class Trainer:
         """Train to the end, or on from the newest checkpoint; the task is left with its best weights.
 
         All ranks call `after_epoch` together. Raises `Interrupted` after saving where training was asked to stop, and
-        `Diverged` where the loss is not finite; both on all ranks.
+        `Diverged` where the loss is not finite, whatever is left out; both on all ranks.
         """
         self._resume()
+        while not self.finished:
+            try:
+                self._train(after_epoch)
+            except Diverged as error:
+                self._leave_out(error)
+        agree.first(self.ranks, self.store.wait)
+        return self._take_best()
+
+    def _train(self, after_epoch: AfterEpoch | None) -> None:
+        self.finite = self.training.state
         clock = Clock(self.fit.batch_size, 60 * self.config.engine.checkpoint_minutes)
         with StopRequest() as request, self._progress() as progress, Heartbeat(self.ranks) as heartbeat:
             for batch, data in self._batches():
                 heartbeat.at()
-                loss = self._micro_step(batch)
+                left_out = self.training.state.leaves_out
+                loss = torch.zeros((), device=self.ranks.device) if left_out else self._micro_step(batch)
                 heartbeat.at()
                 if data.sample % self.fit.batch_size:
                     continue
-                self._end_step(data)
+                self._end_step(data, left_out)
                 clock.step()
                 progress.step(self.training.state.step, loss, clock.images_per_s)
                 epoch_over = data.sample == self.plan.samples_per_epoch
@@ -111,6 +127,7 @@ class Trainer:
                     continue
                 decision = request.decide(loss, clock.checkpoint_due, clock.step_s)
                 clock.decided(decision.step_s)
+                self.finite = self.training.state
                 heartbeat.between_steps()
                 if epoch_over:
                     self._end_epoch(progress, clock.images_per_s, after_epoch)
@@ -122,16 +139,12 @@ class Trainer:
                     break
                 if decision.stop:
                     self._stop()
-        agree.first(self.ranks, self.store.wait)
-        return self._take_best()
 
     @property
     def finished(self) -> bool:
         return finished(self.training.state, self.fit, self.plan)
 
     def _batches(self) -> Iterator[tuple[Batch, DataState]]:
-        if self.finished:
-            return iter(())
         subset = self.job.training
         return training_batches(subset.split, subset.pictures, self.plan, self.training.state.data, self.config.data)
 
@@ -145,10 +158,11 @@ class Trainer:
         training.losses.add(losses)
         return losses["loss"]
 
-    def _end_step(self, data: DataState) -> None:
+    def _end_step(self, data: DataState, left_out: bool) -> None:
         training = self.training
-        training.losses.add(training.adversaries.step())
-        if training.average:
+        if not left_out:
+            training.losses.add(training.adversaries.step())
+        if training.average and not left_out:
             training.average.update_parameters(training.task)
         training.state = replace(training.state, step=training.state.step + 1, data=data)
 
@@ -193,6 +207,32 @@ class Trainer:
         content = agree.first(self.ranks, lambda: snapshot.read_newest(self.store))
         if content:
             snapshot.put_back(self.training, *content, self.ranks)
+
+    def _leave_out(self, error: Diverged) -> None:
+        """Go back to the newest checkpoint, and on without the batches since the loss was finite. All ranks.
+
+        Raises `error` where there is no checkpoint, or that has been done often enough.
+        """
+        steps, earlier = (self.finite.step + 1, self.training.state.step), self.training.state.left_out
+        agree.first(self.ranks, self.store.wait)
+        if len(earlier) == self.config.engine.patience or not agree.first(self.ranks, self.store.folders):
+            raise error
+        agree.first(self.ranks, lambda: self._list_samples(*steps))
+        self._resume()
+        self.training.state = replace(self.training.state, left_out=(*earlier, steps))
+
+    def _list_samples(self, first: int, last: int) -> None:
+        """Write down, and say, which samples the steps from `first` to `last` are left out with."""
+        plan, path = replace(self.plan, world_size=1, rank=0, accumulation=1), self.store.root.parent / LEFT_OUT
+        batches = islice(plan.micro_batches(self.finite.data), last - first + 1)
+        samples = [self.job.training.split.names[row] for batch in batches for row in batch.rows]
+        with path.open("a") as file:
+            file.write(json.dumps({"steps": [first, last], "samples": samples}) + "\n")
+        print(
+            f"privatenet: the loss is no longer finite in steps {first} to {last}: training goes back to its newest "
+            f"checkpoint, and on without their {len(samples)} samples, which are listed in {path}",
+            file=sys.stderr,
+        )
 
     def _stop(self) -> None:
         agree.first(self.ranks, self.store.wait)

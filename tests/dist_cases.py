@@ -6,7 +6,7 @@ import io
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -348,6 +348,21 @@ def run_one_stage(ranks: Ranks, stage: str, config: Config) -> None:
     clock.MOST_STEPS = 2
     store.MLFLOW = False
     run_stage(stage, config, Faces(config.data, ranks), ranks, lambda line: None)
+
+
+def run_with_bad_steps(ranks: Ranks, bad: Sequence[int], config: Config) -> None:
+    """Train the target, while some steps leave weights and a loss that are no numbers."""
+    micro_step = Trainer._micro_step
+
+    def poisoned(self: Trainer, batch: Any) -> Tensor:
+        loss = micro_step(self, batch)
+        if self.training.state.step + 1 in bad:
+            next(iter(self.training.engine.named.values())).data.fill_(float("nan"))
+            loss = loss * float("nan")
+        return loss
+
+    Trainer._micro_step = poisoned  # type: ignore[method-assign]
+    run_one_stage(ranks, "target", config)
 
 
 def run_one_stage_in(ranks: Ranks, environment: Mapping[str, str], waits_s: tuple[float, ...], config: Config) -> None:

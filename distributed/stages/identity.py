@@ -5,7 +5,10 @@ from typing import Any
 from privatenet.distributed.config import Config
 from privatenet.distributed.faces import Faces
 
-IRRELEVANT = {"engine": ("zero_stage", "checkpoint_minutes", "checkpoints"), "protect": ("start", "adversaries")}
+IRRELEVANT = {
+    "engine": ("zero_stage", "checkpoint_minutes", "checkpoints", "patience"),
+    "protect": ("start", "adversaries"),
+}
 """Keys that do not change what comes out; the networks that a stage starts from count by their hashes."""
 
 LATER: dict[str, tuple[tuple[str, Any], ...]] = {"channel": (("numbers", 0), ("step", 1.0), ("erase", []))}

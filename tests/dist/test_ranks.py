@@ -10,6 +10,7 @@ from pathlib import Path
 import dist_cases as cases
 import numpy as np
 import pytest
+import torch
 from forks import on_ranks, start
 from safetensors.torch import load_file
 
@@ -18,6 +19,7 @@ from privatenet.data_shards.shards.manifest import open_split
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.synthetic import synthetic_source
 from privatenet.data_shards.sources.table import table_source
+from privatenet.distributed.config import Config
 
 
 def test_ten_steps_give_the_same_parameters_and_order_on_1_2_and_4_ranks(shards: Path, tmp_path: Path) -> None:
@@ -142,6 +144,26 @@ def test_all_ranks_end_together_on_bad_input_and_the_first_one_says_why(tiny_con
 def test_ranks_draw_differently_where_a_network_itself_draws(shards: Path, tmp_path: Path) -> None:
     first, second = on_ranks(2, cases.draw_after_a_trainer_is_made, shards, tmp_path)
     assert first != second
+
+
+def test_batches_at_which_the_loss_is_no_number_are_left_out_and_listed(shards: Path, tmp_path: Path) -> None:
+    config = cases.tiny(shards, tmp_path)
+    config = replace(config, target=replace(config.target, ema=0.5))
+    on_ranks(2, cases.run_with_bad_steps, [9], config)
+    (line,) = (tmp_path / "target" / "left-out.jsonl").read_text().splitlines()
+    left_out = json.loads(line)
+    first, last = left_out["steps"]
+    assert first <= 9 <= last
+    assert len(set(left_out["samples"])) == 8 * (last - first + 1)
+    weights = load_file(tmp_path / "target" / "final" / "model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values() if tensor.is_floating_point())
+
+
+def test_training_whose_loss_stays_no_number_is_given_up(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="Diverged: the loss is no longer finite"):
+        on_ranks(1, cases.run_with_bad_steps, range(9, 99), cases.tiny(shards, tmp_path))
+    lines = (tmp_path / "target" / "left-out.jsonl").read_text().splitlines()
+    assert len(lines) == Config().engine.patience
 
 
 def test_a_rank_takes_as_many_threads_as_a_person_said() -> None:
