@@ -38,7 +38,11 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"privatenet: error: there is no command {name!r}: accepted are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    module = importlib.import_module(COMMANDS[name][0])
+    try:
+        module = importlib.import_module(COMMANDS[name][0])
+    except KeyboardInterrupt:  # it takes seconds
+        print("privatenet: interrupted: nothing was begun", file=sys.stderr)
+        return 130
     if name not in ("train", "audit", "certify", "doctor"):
         from privatenet.launch.exits import guarded
 

@@ -37,7 +37,7 @@ def guarded(command: Callable[[], int]) -> int:
     except Diverged as error:
         message, code, shared = f"error: {error}", DIVERGED, True
     except (Interrupted, KeyboardInterrupt) as error:
-        message, code, shared = f"interrupted: {error or 'the same command goes on'}", INTERRUPTED, True
+        message, code, shared = f"interrupted: {str(error) or 'the same command goes on'}", INTERRUPTED, True
     rank = _rank()
     if rank and not shared:
         time.sleep(LATER_RANKS_WAIT_S)
