@@ -4,10 +4,12 @@
 <run>/mlflow.json            the store, without credentials, the run's id there, and the number of messages sent
 """
 
+import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +22,8 @@ from privatenet.distributed.errors import ConfigError
 
 OUTBOX = "mlflow-outbox.jsonl"
 SENT = "mlflow.json"
+WAIT_S = 30.0
+"""For another process that sends the same outbox."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,24 @@ def read(folder: Path, skip: int = 0) -> list[Message]:
     path = folder / OUTBOX
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
     return [decode(line, f"{path}, line {skip + place}") for place, line in enumerate(lines[skip:], 1)]
+
+
+@contextmanager
+def taken(folder: Path) -> Iterator[None]:
+    """Within the block no other process sends what is in the outbox. Raises `ConfigError` where one does for long."""
+    path = folder / OUTBOX
+    path.touch()
+    with path.open("rb") as file:
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise ConfigError(f"{path} is being sent by another process; try again later") from error
+                time.sleep(0.1)
+        yield
 
 
 def is_empty(folder: Path) -> bool:

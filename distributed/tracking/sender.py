@@ -81,15 +81,21 @@ class Sender:
 def deliver(folder: Path, say: Say = print, uri: Uri | None = None, root: Path | None = None) -> int:
     """Send what waits in the outbox in `folder`, in order, and remember how far; returns the number of messages sent.
 
-    Not while the run goes on in another process. `uri` gives the credentials of the store, if it is that. Files are
-    sent that lie below `root`, by default the folder above. What is refused for good is said and left out. Raises
-    `ConfigError` where there is no outbox, or no answer.
+    Of two that send at once the second waits for the first. `uri` gives the credentials of the store, if it is that.
+    Files are sent that lie below `root`, by default the folder above. What is refused for good is said and left out.
+    Raises `ConfigError` where there is no outbox, or no answer.
     """
-    sent = outbox.read_sent(folder)
-    if sent is None:
+    if outbox.read_sent(folder) is None:
         raise ConfigError(f"{folder} has no {outbox.SENT}: it is no folder of a run")
     if not store.MLFLOW:
         raise ConfigError("mlflow is not installed")
+    with outbox.taken(folder):
+        return _deliver(folder, say, uri, root or folder.resolve().parent)
+
+
+def _deliver(folder: Path, say: Say, uri: Uri | None, root: Path) -> int:
+    sent = outbox.read_sent(folder)
+    assert sent is not None
     waiting = outbox.read(folder, sent.messages)
     if not waiting:
         return 0
@@ -99,7 +105,7 @@ def deliver(folder: Path, say: Say = print, uri: Uri | None = None, root: Path |
         for message in waiting:
             run_id = sent.run_id
             try:
-                run_id = store.apply(client, uri, run_id, message, folder, root or folder.resolve().parent)
+                run_id = store.apply(client, uri, run_id, message, folder, root)
             except store.RefusedError as error:
                 say(f"MLflow refused {outbox.kind(message)} of run {run_id}: {error}")
             sent = Sent(uri, run_id, sent.messages + 1)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,16 @@ def test_training_goes_on_while_the_server_is_away_and_nothing_is_lost(
     kept = mlflow.MlflowClient(config.uri).list_artifacts(tracking.parent)
     assert [item.path for item in kept] == ["table.md"]
     assert stored(config, tracking.parent).info.status == "FINISHED"
+
+
+def test_two_that_send_at_once_send_everything_once(config: TrackingConfig, tmp_path: Path) -> None:
+    run = tracker(config, tmp_path / "run" / "target", [])
+    assert run.sender is not None
+    run.sender.add(*(outbox.LogMetrics({"train/loss": 1.0}, epoch, 1.0) for epoch in range(1, 21)))
+    with ThreadPoolExecutor(2) as pool:
+        counts = sorted(pool.map(deliver, [run.folder] * 2))
+    assert counts == [0, 20]
+    assert steps(config, run.run_id) == list(range(1, 21))
 
 
 def test_a_run_goes_on_under_its_own_id_and_a_trial_is_found_again_by_its_name(
