@@ -36,7 +36,7 @@ from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.schedule import learning_rate
 from privatenet.distributed.signals import StopRequest
 from privatenet.distributed.statistics import average_statistics, gather_batches, synchronise_statistics
-from privatenet.distributed.tracking.tracker import Tracker
+from privatenet.distributed.tracking.tracker import SPEED, Tracker
 from privatenet.distributed.train_state import Best, TrainState, finished, keep_best
 from privatenet.models.network import Network
 from privatenet.models.tasks import Task
@@ -182,7 +182,7 @@ class Trainer:
         progress.epoch(epoch, losses, {head: score.accuracy for head, score in scores.items()}, images_per_s)
         metrics = {f"train/{name}": value for name, value in losses.items()}
         metrics |= {f"validation/{term}/explained": value for term, value in explained.items()}
-        metrics |= {**score_metrics("validation", scores), "images_per_s": images_per_s}
+        metrics |= {**score_metrics("validation", scores), SPEED: images_per_s}
         agree.first(self.ranks, lambda: self.tracker.log(metrics, epoch) if self.tracker else None)
         self._save()
         if after_epoch:

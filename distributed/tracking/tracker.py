@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,8 @@ from privatenet.distributed.tracking.sender import Sender
 if TYPE_CHECKING:
     from torch import nn
 
+SPEED = "images_per_s"
+"""The name of a metric that is another each time."""
 PARAM_LENGTH = 6000
 TAG_LENGTH = 500
 
@@ -51,6 +53,10 @@ class Tracker:
     def __init__(self, config: TrackingConfig, folder: Path, stage: str, settings: dict[str, Any], say: Say) -> None:
         self.config, self.folder, self.say = config, folder, say
         self.lines = folder / "metrics.jsonl"
+        self.recorded = set(_recorded(self.lines))
+        self.reported = {
+            _record(each.epoch, each.values) for each in outbox.read(folder) if isinstance(each, LogMetrics)
+        }
         self.sender: Sender | None = None
         if not store.MLFLOW:
             say(f"mlflow is not installed: figures go to {self.lines} only")
@@ -73,12 +79,14 @@ class Tracker:
         self._report(LogDataset(name, source, fingerprint[:36]), SetTags({"data.fingerprint": fingerprint}))
 
     def log(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Record metrics of an epoch."""
-        now = round(time.time(), 3)
-        with self.lines.open("a") as file:
-            file.write(json.dumps({"time": now, "epoch": epoch, **metrics}) + "\n")
-        numbers = {name: value for name, value in metrics.items() if not math.isnan(value)}
-        self._report(LogMetrics(numbers, epoch, now))
+        """Record metrics of an epoch, once: one that ended just before a kill may end again, as it was."""
+        now, record = round(time.time(), 3), _record(epoch, metrics)
+        if record not in self.recorded:
+            with self.lines.open("a") as file:
+                file.write(json.dumps({"time": now, "epoch": epoch, **metrics}) + "\n")
+        if record not in self.reported:
+            numbers = {name: value for name, value in metrics.items() if not math.isnan(value)}
+            self._report(LogMetrics(numbers, epoch, now))
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record further parameters; those that the run has already stay as they are."""
@@ -124,6 +132,30 @@ class Tracker:
             store.log_model(uri, self.run_id, network, image_size)
         except Exception as error:  # every kind of store has its own; the network is in the checkpoint
             self.say(f"the model is left out: {store.cause(error, uri)}")
+
+
+Record = tuple[int, frozenset[tuple[str, float]]]
+
+
+def _record(epoch: int, metrics: Mapping[str, float]) -> Record:
+    """Metrics of an epoch, by what is the same where it is trained again: not its speed."""
+    same = ((name, value) for name, value in metrics.items() if name != SPEED and not math.isnan(value))
+    return epoch, frozenset(same)
+
+
+def _recorded(path: Path) -> Iterator[Record]:
+    """What is in a file of lines; one cut short by a kill is taken out of it."""
+    if not path.is_file():
+        return
+    whole = path.read_bytes()
+    complete = whole[: whole.rfind(b"\n") + 1]
+    if complete != whole:
+        path.write_bytes(complete)
+    for line in complete.splitlines():
+        with suppress(ValueError, KeyError, TypeError, AttributeError):  # what is no such line is nothing of ours
+            values = json.loads(line)
+            del values["time"]
+            yield _record(values.pop("epoch"), values)
 
 
 def conclude(

@@ -180,12 +180,14 @@ def test_a_run_goes_on_under_its_own_id_and_a_trial_is_found_again_by_its_name(
     with parent_run(config, tmp_path / "sweep", "tune") as tracking:
         trial = replace(tracking, trial="trial-3")
         first = tracker(trial, tmp_path / "one" / "private", lines)
-        first.log({"train/loss": 1.0}, 1)
+        first.log({"train/loss": 1.0, "images_per_s": 8.0}, 1)
         first.stop("FAILED", "x" * 900)
         assert len(stored(config, first.run_id).data.tags["failure"]) == 500
 
         again = tracker(trial, tmp_path / "one" / "private", lines)
+        again.log({"train/loss": 1.0, "images_per_s": 9.0}, 1)  # trained once more, after a kill before its checkpoint
         assert again.run_id == first.run_id
+        assert (again.lines.read_text().count("\n"), steps(config, first.run_id)) == (1, [1])
         entry = stored(config, first.run_id)
         assert entry.info.status == "RUNNING"
         assert "failure" not in entry.data.tags
@@ -438,6 +440,11 @@ def test_without_mlflow_figures_stay_in_the_folder(tmp_path: Path, monkeypatch: 
     run.stop("FAILED", "why")
     assert lines == [f"mlflow is not installed: figures go to {tmp_path / 'metrics.jsonl'} only"]
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["train/loss"] == 1.0
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('[]\n{"time": 1.0, "epo')  # cut short by a kill
+    tracker(TrackingConfig(), tmp_path, lines).log({"train/loss": 0.5}, 2)
+    first, _, second = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in (first, second)] == [1, 2]
     conclude(TrackingConfig(parent="p", trial="t"), tmp_path / "t", "private", {}, {}, "FAILED")
     assert not (tmp_path / "t").exists()
 
