@@ -72,6 +72,11 @@ class Engine:
             if "step" in state:
                 state["step"].fill_(step)
 
+    def loss_scale(self) -> float:
+        """What fp16's loss is multiplied by: half of it after every step that overflowed and was left out."""
+        state = self.scaler_state()
+        return state.get("scale", state.get("cur_scale", 1.0))
+
     def scaler_state(self) -> dict[str, float]:
         """Of fp16's loss scale, which moves with overflows; empty in other precisions."""
         scaler = self._scaler()

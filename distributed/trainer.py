@@ -183,6 +183,8 @@ class Trainer:
         metrics = {f"train/{name}": value for name, value in losses.items()}
         metrics |= {f"validation/{term}/explained": value for term, value in explained.items()}
         metrics |= {**score_metrics("validation", scores), SPEED: images_per_s}
+        if self.config.engine.precision == "fp16":
+            metrics["loss_scale"] = training.engine.loss_scale()
         agree.first(self.ranks, lambda: self.tracker.log(metrics, epoch) if self.tracker else None)
         self._save()
         if after_epoch:

@@ -97,6 +97,7 @@ def test_lower_precision_accumulation_and_zero_train_together_to_finite_figures(
     on_ranks(2, cases.run_one_stage, "target", config)
     epoch, _ = (json.loads(line) for line in (tmp_path / "target" / "metrics.jsonl").read_text().splitlines())
     assert 0.5 < epoch["train/loss"] < 5
+    assert (epoch.get("loss_scale", 0) >= 1) == (precision == "fp16")
     state = json.loads((tmp_path / "target" / "final" / "state.json").read_text())
     assert np.isfinite(state["test"]["emotion"]["cross_entropy"])
 
