@@ -67,9 +67,11 @@ class Heartbeat:
         self.training = False
 
     def _watch(self) -> None:
-        count, over = 0, False
+        count, over, woken = 0, False, time.monotonic()
         while not over:
-            over, count = self.over.wait(PERIOD_S), count + 1
+            over, count, before, woken = self.over.wait(PERIOD_S), count + 1, woken, time.monotonic()
+            if woken - before > SILENT_S / 2:  # the process itself was stopped, as by Ctrl-Z, and the others, too
+                self.since, self.heard = woken, {rank: (beat, woken) for rank, (beat, _) in self.heard.items()}
             with suppress(dist.DistError):  # the store is the first rank's: without that one nothing is heard
                 self._say(Beat(count, self.place, over))
                 self._listen()

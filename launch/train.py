@@ -14,11 +14,12 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from privatenet.audit.paper.reproduction import ReproduceConfig
-from privatenet.distributed.config import Config, add_config_arguments, resolve_config
+from privatenet.distributed.config import Config
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.progress import silent
 from privatenet.distributed.ranks import Ranks, join, leave
+from privatenet.distributed.resolve import add_config_arguments, resolve_config
 from privatenet.launch.exits import guarded
 from privatenet.launch.launcher import rank_arguments, stop_in_order
 from privatenet.launch.summary import show_all, show_reproduction, show_stage

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from privatenet.data_shards.sources.schema import Schema
-from privatenet.distributed.config import Config, check_config
+from privatenet.distributed.config import Config
 from privatenet.distributed.errors import ConfigError
+from privatenet.distributed.resolve import check_config
 from privatenet.models.adversary import Pair
 from privatenet.models.backbones import BACKBONES
 from privatenet.models.channel import NO_CHANNEL, RELEASE, SETTINGS

@@ -12,7 +12,8 @@ from jsonargparse import ArgumentParser
 from privatenet.data_shards.shards.manifest import load_manifest
 from privatenet.data_shards.shards.remote import local_copy
 from privatenet.data_shards.uri import Uri
-from privatenet.distributed.config import Config, add_config_arguments, resolve_config
+from privatenet.distributed.config import Config
+from privatenet.distributed.resolve import add_config_arguments, resolve_config
 from privatenet.launch.train import with_ready_configs
 from privatenet.tune.settings import Numbers, Range, RayConfig, SearchConfig, SpaceConfig, SweepConfig
 from privatenet.tune.space import check_search, check_space

@@ -10,10 +10,11 @@ from support import FINISHED_STATE, TRAINING_STATE
 
 from privatenet.data_shards.errors import DataError
 from privatenet.distributed import checkpoint, snapshot
-from privatenet.distributed.config import Config, FitConfig, resolve_config, to_yaml
+from privatenet.distributed.config import Config, FitConfig, to_yaml
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.metrics import score
 from privatenet.distributed.ranks import requested_threads
+from privatenet.distributed.resolve import resolve_config
 from privatenet.distributed.schedule import learning_rate
 from privatenet.distributed.stages.trained import load_network
 from privatenet.launch import cli, train

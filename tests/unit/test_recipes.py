@@ -20,7 +20,7 @@ import yaml
 from jsonargparse import Namespace
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from privatenet.distributed.config import resolve_config
+from privatenet.distributed.resolve import resolve_config
 from privatenet.launch import train
 from privatenet.launch.commands import sweep
 from privatenet.launch.train import with_ready_configs

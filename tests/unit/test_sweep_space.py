@@ -9,8 +9,9 @@ import optuna
 import pytest
 
 from privatenet.data_shards.sources.rafdb import RAFDB_SCHEMA
-from privatenet.distributed.config import Config, ProtectConfig, check_config
+from privatenet.distributed.config import Config, ProtectConfig
 from privatenet.distributed.errors import ConfigError
+from privatenet.distributed.resolve import check_config
 from privatenet.launch import cli, train
 from privatenet.models.channel import ChannelSpec
 from privatenet.tune.settings import Range, RayConfig, SearchConfig, SpaceConfig

@@ -11,7 +11,8 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from privatenet.data_shards.uri import CREDENTIALS, Uri, conceal, scrub
-from privatenet.distributed.config import Config, DataConfig, TrackingConfig, add_config_arguments, to_yaml
+from privatenet.distributed.config import Config, DataConfig, TrackingConfig, to_yaml
+from privatenet.distributed.resolve import add_config_arguments
 
 FULL = "https://kim:pa%20ss@host:5000/faces?version=2&token=abc"
 PUBLIC = "https://host:5000/faces?version=2"
