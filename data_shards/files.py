@@ -17,7 +17,7 @@ TMP = ".tmp"
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a full disk, a quota or a file system's limit says."""
 
 
 def cannot_write(path: Path | str, error: OSError) -> str:

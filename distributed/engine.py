@@ -72,6 +72,12 @@ class Engine:
             if "step" in state:
                 state["step"].fill_(step)
 
+    def size(self) -> Tensor:
+        """The norm of what is trained; not finite where a parameter is not."""
+        norms = torch._foreach_norm([parameter.detach() for parameter in self.named.values()])
+        size: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        return size
+
     def loss_scale(self) -> float:
         """What fp16's loss is multiplied by: half of it after every step that overflowed and was left out."""
         state = self.scaler_state()

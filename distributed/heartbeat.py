@@ -42,21 +42,30 @@ class Heartbeat:
         self.ranks = ranks
         self.place, self.since, self.training = 0, time.monotonic(), False
         self.over = threading.Event()
+        self.talking: threading.Thread | None = None
 
     def __enter__(self) -> "Heartbeat":
-        if self.ranks.world_size > 1:
-            self.hosts = agree.everyone(self.ranks, socket.gethostname)
-            self.store = _store(self.ranks)
-            others = set(range(self.ranks.world_size)) - {self.ranks.rank}
-            self.heard = {rank: (Beat(), time.monotonic()) for rank in sorted(others)}
-            self.thread = threading.Thread(target=self._watch, daemon=True, name="heartbeat")
-            self.thread.start()
+        if self.ranks.world_size == 1 or (store := _store(self.ranks)) is None:
+            return self
+        self.store = store
+        self.hosts = agree.everyone(self.ranks, socket.gethostname)
+        others = set(range(self.ranks.world_size)) - {self.ranks.rank}
+        self.heard = {rank: (Beat(), time.monotonic()) for rank in sorted(others)}
+        self.talking, watching = (threading.Thread(target=work, daemon=True) for work in (self._talk, self._watch))
+        self.talking.start()
+        watching.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.over.set()
-        if self.ranks.world_size > 1:
-            self.thread.join(PERIOD_S)
+        if not self.talking:
+            return
+        self.talking.join(PERIOD_S)
+        deadline = time.monotonic() + PERIOD_S
+        with suppress(dist.DistError):  # the first rank's store stays until the others have said that they leave
+            while self.ranks.first and time.monotonic() < deadline and not self._all_over():
+                self._listen()
+                time.sleep(0.01)
 
     def at(self) -> None:
         """A place in training is reached: a batch is there, or its step is done. As often on every rank."""
@@ -66,16 +75,23 @@ class Heartbeat:
         """Until the next place ranks may wait for one of them for as long as it takes."""
         self.training = False
 
-    def _watch(self) -> None:
-        count, over, woken = 0, False, time.monotonic()
+    def _talk(self) -> None:
+        """Say, and listen; where the first rank, whose store it is, is gone, that may fail or take for ever."""
+        count, over = 0, False
         while not over:
-            over, count, before, woken = self.over.wait(PERIOD_S), count + 1, woken, time.monotonic()
+            over, count = self.over.wait(PERIOD_S), count + 1
+            with suppress(dist.DistError):
+                self._say(Beat(count, self.place, over))
+                if not over:
+                    self._listen()
+
+    def _watch(self) -> None:
+        woken = time.monotonic()
+        while not self.over.wait(PERIOD_S):
+            before, woken = woken, time.monotonic()
             if woken - before > SILENT_S / 2:  # the process itself was stopped, as by Ctrl-Z, and the others, too
                 self.since, self.heard = woken, {rank: (beat, woken) for rank, (beat, _) in self.heard.items()}
-            with suppress(dist.DistError):  # the store is the first rank's: without that one nothing is heard
-                self._say(Beat(count, self.place, over))
-                self._listen()
-            if not over and (lost := self._lost(time.monotonic())):
+            if lost := self._lost(woken):
                 end(lost)
 
     def _say(self, beat: Beat) -> None:
@@ -91,6 +107,8 @@ class Heartbeat:
     def _lost(self, now: float) -> str:
         """Which rank is silent, or holds up the others for too long, in words; empty where none does."""
         there = {rank: each for rank, each in self.heard.items() if not each[0].over}
+        if 0 in there and now - there[0][1] > SILENT_S / 2:
+            there = {0: there[0]}  # nothing is heard of anybody without the first rank
         for rank, (_, heard) in there.items():
             if now - heard > SILENT_S:
                 return f"nothing is heard of {self._name(rank)} since {now - heard:.0f} s"
@@ -103,6 +121,9 @@ class Heartbeat:
             behind = [self._name(rank) for rank, (beat, _) in there.items() if beat.place < self.place]
         return f"{' and '.join(behind) or 'every rank'} stands still since {still:.0f} s"
 
+    def _all_over(self) -> bool:
+        return all(beat.over for beat, _ in self.heard.values())
+
     def _name(self, rank: int) -> str:
         return f"rank {rank} on {self.hosts[rank]}"
 
@@ -114,8 +135,9 @@ def end(message: str) -> None:
     os._exit(1)
 
 
-def _store(ranks: Ranks) -> dist.TCPStore:
-    """The first rank's, at the address at which the ranks have found each other."""
+def _store(ranks: Ranks) -> dist.TCPStore | None:
+    """The first rank's, at the address at which the ranks have found each other; None, with a line, where it cannot be
+    reached by all."""
     host, timeout = meeting_address(), timedelta(seconds=SILENT_S)
     served: list[dist.TCPStore] = []
 
@@ -123,5 +145,11 @@ def _store(ranks: Ranks) -> dist.TCPStore:
         served.append(dist.TCPStore(host, 0, is_master=True, timeout=timeout, wait_for_workers=False))
         return int(served[0].port)
 
-    port = agree.first(ranks, serve)
-    return served[0] if served else dist.TCPStore(host, port, is_master=False, timeout=timeout)
+    port, store = agree.first(ranks, serve), None
+    with suppress(dist.DistError):
+        store = served[0] if served else dist.TCPStore(host, port, is_master=False, timeout=timeout)
+    if all(agree.everyone(ranks, lambda: store is not None)):
+        return store
+    if ranks.first:
+        print(f"privatenet: ranks cannot reach {host}:{port}: one that hangs will not be named", file=sys.stderr)
+    return None

@@ -85,6 +85,8 @@ class LossMeans:
     def means(self) -> dict[str, float]:
         """Means over steps and ranks; all ranks call it together."""
         names = sorted(self.sums, key=lambda name: (name != "loss", name))
+        if not names:
+            return {}
         total = torch.stack([self.sums[name] for name in names])
         dist.all_reduce(total)
         values: Iterable[float] = (total[:, 0] / total[:, 1]).tolist()

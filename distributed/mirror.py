@@ -21,12 +21,13 @@ from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import replacing, writing
 from privatenet.data_shards.shards.remote import SCHEMES
 from privatenet.data_shards.uri import Uri
-from privatenet.distributed.checkpoint import STATE, Checkpoint, load, load_training
+from privatenet.distributed.checkpoint import STATE, Checkpoint, Store, load, load_training
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.provenance import differences
+from privatenet.distributed.tracking.outbox import OUTBOX, SENT, is_server, read_sent
 
 IDENTITY = "identity.json"
-RECORDS = (IDENTITY, "config.yaml", "metrics.jsonl", "mlflow.json", "mlflow-outbox.jsonl", "left-out.jsonl")
+RECORDS = (IDENTITY, "config.yaml", "metrics.jsonl", SENT, OUTBOX, "left-out.jsonl")
 WAITS_S = (1.0, 4.0, 16.0)
 """Before a service is asked again that did not answer."""
 
@@ -37,7 +38,7 @@ def check_mirror(mirror: Uri) -> None:
     """Raise `ConfigError` for a URL that nothing can be written to."""
     scheme, separator, _ = mirror.partition("://")
     schemes = [name for name in SCHEMES if not name.startswith("http")]
-    if separator and scheme not in schemes:
+    if separator and (scheme not in schemes or "::" in mirror):
         raise ConfigError(f"mirror is {mirror}: accepted are a folder, or a URL of {', '.join(schemes)}")
 
 
@@ -48,25 +49,26 @@ class Mirror:
         self.url, self.folder = url / folder.name, folder
 
     def pull(self, identity: dict[str, Any]) -> None:
-        """Fetch the result, or else the newest checkpoint, where there is neither here.
+        """Fetch what is further there than here: the result, or the newest checkpoint.
 
         Raises `ConfigError` where another run is kept there.
         """
-        if any((path / STATE).is_file() for path in (self.folder / "final", *self.folder.glob("checkpoints/step-*"))):
+        if (self.folder / "final" / STATE).is_file() or not self._exists(IDENTITY):
             return
-        if not self._exists(IDENTITY):
+        self._check(identity)
+        here, there = Store(self.folder / "checkpoints").folders(), self._whole_checkpoints()
+        if self._exists(f"final/{STATE}"):
+            name, open_checkpoint = "final", load
+        elif there and (not here or there[-1] > here[-1].name):
+            name, open_checkpoint = f"checkpoints/{there[-1]}", load_training
+        else:
             return
-        if changed := differences(json.loads(self._try(lambda: self._files.cat_file(self._path(IDENTITY)))), identity):
-            raise ConfigError(f"{self.url} holds another run ({changed}): choose another --mirror, or remove that one")
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        for name in RECORDS:
-            if self._exists(name):
-                self._fetch(name, self.folder / name)
-        if self._exists(f"final/{STATE}"):
-            self._fetch_checkpoint("final", load)
-        elif steps := self._whole_checkpoints():
-            self._fetch_checkpoint(f"checkpoints/{steps[-1]}", load_training)
+        for record in RECORDS:
+            if self._exists(record):
+                self._fetch(record, self.folder / record)
+        self._fetch_checkpoint(name, open_checkpoint)
 
     def keep(self, checkpoints: Sequence[Path]) -> None:
         """Copy what is new of `checkpoints`, then remove all others; a line, and no more, where that does not work."""
@@ -75,24 +77,46 @@ class Mirror:
             for path in checkpoints:
                 if path.name not in there:
                     self.push(path)
-            for name in set(self._steps()) - {path.name for path in checkpoints}:
-                self._remove(f"checkpoints/{name}")
+            kept = [path.name for path in checkpoints]
+            for name in self._steps():
+                if name not in kept and name < max(kept):  # a later one would be another machine's
+                    self._remove(f"checkpoints/{name}")
         except DataError as error:
             print(f"privatenet: {error}; training goes on, and the next checkpoint is copied", file=sys.stderr)
 
-    def finish(self) -> None:
-        """Copy the result, where it is not there, and remove the checkpoints."""
-        if not self._exists(f"final/{STATE}"):
-            self.push(self.folder / "final")
-        if self._steps():
-            self._remove("checkpoints")
+    def finish(self, identity: dict[str, Any]) -> None:
+        """Copy the result, where it is not there, and remove the checkpoints; a line, and no more, where that does not
+        work. Raises `ConfigError` where another run is kept there."""
+        try:
+            if self._exists(IDENTITY):
+                self._check(identity)
+            if not self._exists(f"final/{STATE}"):
+                self.push(self.folder / "final")
+            if self._steps():
+                self._remove("checkpoints")
+        except DataError as error:
+            print(f"privatenet: {error}; the result is not copied: the same command tries again", file=sys.stderr)
 
     def push(self, checkpoint: Path) -> None:
         """Copy a checkpoint, and the records as they are now."""
         whole = sorted(checkpoint.iterdir(), key=lambda path: path.name == STATE)
         for path in (*(self.folder / name for name in RECORDS), *whole):
-            if path.is_file():
+            if path.is_file() and not (path.name == SENT and self._tracked_here()):
                 self._put(path)
+
+    def _tracked_here(self) -> bool:
+        """Whether the run is in a store that another machine does not have: it sends all again, to its own."""
+        sent = read_sent(self.folder)
+        return sent is None or not is_server(sent.uri)
+
+    def _check(self, identity: dict[str, Any]) -> None:
+        content = self._try(lambda: self._files.cat_file(self._path(IDENTITY)))
+        try:
+            before = dict(json.loads(content))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{self.url / IDENTITY}: is no identity of a run: {error}") from error
+        if changed := differences(before, identity):
+            raise ConfigError(f"{self.url} holds another run ({changed}): choose another --mirror, or remove that one")
 
     @cached_property
     def _files(self) -> Any:
@@ -103,9 +127,11 @@ class Mirror:
         return path
 
     def _steps(self) -> list[str]:
-        folder = self._path("checkpoints")
-        found = self._try(lambda: self._files.ls(folder, detail=False) if self._files.exists(folder) else [])
-        return sorted(Path(path).name for path in found)
+        def ask() -> list[str]:
+            folder = self._path("checkpoints")
+            return self._files.ls(folder, detail=False) if self._files.exists(folder) else []
+
+        return sorted(Path(path).name for path in self._try(ask))
 
     def _whole_checkpoints(self) -> list[str]:
         return [name for name in self._steps() if self._exists(f"checkpoints/{name}/{STATE}")]

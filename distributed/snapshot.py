@@ -3,6 +3,7 @@
 On another number of ranks it goes on at the same sample with the mean of the ranks' statistics.
 """
 
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -87,11 +88,12 @@ def read_newest(store: Store) -> tuple[dict[str, Tensors], dict[str, Any]] | Non
     folders = store.folders()
     while folders:
         try:
-            return _read(load_training(folders.pop()))
-        except ConfigError as error:
+            return _read(load_training(folder := folders.pop()))
+        except (ConfigError, OSError) as error:
             if not folders:
                 raise
             print(f"privatenet: {error}; goes on from the one before", file=sys.stderr)
+            shutil.rmtree(folder)  # it would be in the way of one of the same step
     return None
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from privatenet.data_shards.files import writing
 from privatenet.data_shards.reading.batches import Batch, training_batches
 from privatenet.data_shards.reading.plan import DataState, TrainingPlan
 from privatenet.data_shards.reading.transforms import augment
@@ -91,6 +92,7 @@ class Trainer:
         self.name, self.tracker, self.fit = folder.name, tracker, job.fit
         copy = Mirror(config.mirror, folder).keep if config.mirror else None
         self.store = checkpoint.Store(folder / "checkpoints", config.engine.checkpoints, copy)
+        self.left_out = folder / LEFT_OUT
         self.training = _begin(job, config, ranks)
 
     def run(self, after_epoch: AfterEpoch | None = None) -> Best:
@@ -100,22 +102,25 @@ class Trainer:
         `Diverged` where the loss is not finite, whatever is left out; both on all ranks.
         """
         self._resume()
-        while not self.finished:
-            try:
-                self._train(after_epoch)
-            except Diverged as error:
-                self._leave_out(error)
+        with StopRequest() as request:
+            while not self.finished:
+                try:
+                    self._train(request, after_epoch)
+                except Diverged as error:
+                    self._leave_out(error)
         agree.first(self.ranks, self.store.wait)
         return self._take_best()
 
-    def _train(self, after_epoch: AfterEpoch | None) -> None:
+    def _train(self, request: StopRequest, after_epoch: AfterEpoch | None) -> None:
         self.finite = self.training.state
         clock = Clock(self.fit.batch_size, 60 * self.config.engine.checkpoint_minutes)
-        with StopRequest() as request, self._progress() as progress, Heartbeat(self.ranks) as heartbeat:
+        loss = nothing = torch.zeros((), device=self.ranks.device)
+        with self._progress() as progress, Heartbeat(self.ranks) as heartbeat:
             for batch, data in self._batches():
                 heartbeat.at()
-                left_out = self.training.state.leaves_out
-                loss = torch.zeros((), device=self.ranks.device) if left_out else self._micro_step(batch)
+                before, left_out = self.training.state, self.training.state.leaves_out
+                if not left_out:
+                    loss = loss + self._micro_step(batch) / self.config.engine.accumulation
                 heartbeat.at()
                 if data.sample % self.fit.batch_size:
                     continue
@@ -124,11 +129,14 @@ class Trainer:
                 progress.step(self.training.state.step, loss, clock.images_per_s)
                 epoch_over = data.sample == self.plan.samples_per_epoch
                 if not (epoch_over or clock.decision_due):
+                    loss = nothing
                     continue
                 decision = request.decide(loss, clock.checkpoint_due, clock.step_s)
                 clock.decided(decision.step_s)
-                self.finite = self.training.state
+                loss, self.finite = nothing, self.finite if left_out else before
                 heartbeat.between_steps()
+                if epoch_over or decision.save or decision.stop:
+                    request.decide(self.training.engine.size())  # weights that are no numbers are not kept
                 if epoch_over:
                     self._end_epoch(progress, clock.images_per_s, after_epoch)
                     clock.restart()
@@ -215,20 +223,21 @@ class Trainer:
 
         Raises `error` where there is no checkpoint, or that has been done often enough.
         """
-        steps, earlier = (self.finite.step + 1, self.training.state.step), self.training.state.left_out
+        last, earlier = self.training.state.step, self.training.state.left_out
         agree.first(self.ranks, self.store.wait)
-        if len(earlier) == self.config.engine.patience or not agree.first(self.ranks, self.store.folders):
+        if len(earlier) >= self.config.engine.patience or not agree.first(self.ranks, self.store.folders):
             raise error
-        agree.first(self.ranks, lambda: self._list_samples(*steps))
         self._resume()
-        self.training.state = replace(self.training.state, left_out=(*earlier, steps))
+        good = max(self.finite, self.training.state, key=lambda state: state.step)
+        agree.first(self.ranks, lambda: self._list_samples(good, last))
+        self.training.state = replace(self.training.state, left_out=(*earlier, (good.step + 1, last)))
 
-    def _list_samples(self, first: int, last: int) -> None:
-        """Write down, and say, which samples the steps from `first` to `last` are left out with."""
-        plan, path = replace(self.plan, world_size=1, rank=0, accumulation=1), self.store.root.parent / LEFT_OUT
-        batches = islice(plan.micro_batches(self.finite.data), last - first + 1)
+    def _list_samples(self, good: TrainState, last: int) -> None:
+        """Write down, and say, which samples are left out with the steps after `good`, up to `last`."""
+        plan, path, first = replace(self.plan, world_size=1, rank=0, accumulation=1), self.left_out, good.step + 1
+        batches = islice(plan.micro_batches(good.data), last - good.step)
         samples = [self.job.training.split.names[row] for batch in batches for row in batch.rows]
-        with path.open("a") as file:
+        with writing(path), path.open("a") as file:
             file.write(json.dumps({"steps": [first, last], "samples": samples}) + "\n")
         print(
             f"privatenet: the loss is no longer finite in steps {first} to {last}: training goes back to its newest "

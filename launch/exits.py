@@ -1,12 +1,13 @@
 """How every command ends: what a person got wrong is said in one line, without a traceback."""
 
+import errno
 import sys
 import time
 from collections.abc import Callable
 
 from privatenet.audit.errors import AuditError
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.files import FORBIDDEN, FULL, cannot_write
+from privatenet.data_shards.files import FULL, cannot_write
 from privatenet.data_shards.uri import scrub
 from privatenet.distributed.errors import ConfigError, Diverged, Interrupted
 from privatenet.models.errors import ModelError
@@ -30,7 +31,7 @@ def guarded(command: Callable[[], int]) -> int:
     except (AuditError, ConfigError, DataError, ModelError) as error:
         message, code, shared = f"error: {scrub(str(error))}", BAD_INPUT, getattr(error, "shared_by_ranks", False)
     except OSError as error:
-        if error.errno not in FULL + FORBIDDEN:
+        if error.errno not in (*FULL, errno.EROFS):
             raise
         message, code = f"error: {cannot_write(error.filename or 'a file', error)}", BAD_INPUT
         shared = getattr(error, "shared_by_ranks", False)

@@ -343,33 +343,35 @@ def erase_from_a_network(ranks: Ranks, shards: Path) -> dict[str, Any]:
     return {"before": before, "after": send(), "gender": gender, "matrix": network.channel.erasure.matrix.numpy()}
 
 
-def run_one_stage(ranks: Ranks, stage: str, config: Config) -> None:
-    """Train a stage, with a checkpoint at every other step and without MLflow."""
+def run_one_stage(ranks: Ranks, stage: str, config: Config) -> int:
+    """Train a stage, with a checkpoint at every other step and without MLflow; returns in how many micro-batches."""
     clock.MOST_STEPS = 2
     store.MLFLOW = False
+    positions = record_positions()
     run_stage(stage, config, Faces(config.data, ranks), ranks, lambda line: None)
+    return len(positions)
 
 
-def run_with_bad_steps(ranks: Ranks, bad: Sequence[int], config: Config) -> None:
-    """Train the target, while some steps leave weights and a loss that are no numbers."""
+def run_with_bad_steps(ranks: Ranks, bad: Sequence[int], what: str, config: Config) -> None:
+    """Train the target, while the loss of some steps is no number, or the weights after them are not."""
     micro_step = Trainer._micro_step
 
     def poisoned(self: Trainer, batch: Any) -> Tensor:
         loss = micro_step(self, batch)
-        if self.training.state.step + 1 in bad:
-            next(iter(self.training.engine.named.values())).data.fill_(float("nan"))
-            loss = loss * float("nan")
-        return loss
+        if self.training.state.step + 1 not in bad:
+            return loss
+        next(iter(self.training.engine.named.values())).data.fill_(float("nan"))
+        return loss * float("nan") if what == "loss" else loss
 
     Trainer._micro_step = poisoned  # type: ignore[method-assign]
     run_one_stage(ranks, "target", config)
 
 
-def run_one_stage_in(ranks: Ranks, environment: Mapping[str, str], waits_s: tuple[float, ...], config: Config) -> None:
+def run_one_stage_in(ranks: Ranks, environment: Mapping[str, str], waits_s: tuple[float, ...], config: Config) -> int:
     """Train the target in an environment, where services are asked again after `waits_s`."""
     os.environ.update(environment)
     mirror.WAITS_S = waits_s
-    run_one_stage(ranks, "target", config)
+    return run_one_stage(ranks, "target", config)
 
 
 def tiny(shards: Path, output: Path) -> Config:

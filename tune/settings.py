@@ -130,6 +130,8 @@ class SweepConfig:
         config = self.config.to_dict()
         for key in ("tracking", "output", "mirror"):
             del config[key]
+        for key in ("checkpoints", "patience"):
+            del config["engine"][key]
         for key in ("shards", "mode", "cache", "cache_gib", "workers"):
             del config["data"][key]
         config["data"]["fingerprint"] = self.fingerprint

@@ -185,10 +185,15 @@ class _Extraction:
             return
         with writing(self.folder):
             (self.folder / self.split).mkdir(parents=True, exist_ok=True)
-            for tap, shape in self.shapes.items():
-                path = self._unfinished(tap)
-                np.lib.format.open_memmap(path, "w+", np.float32, (len(self.subset.rows), *shape)).flush()
-                allocate(path)
+            try:
+                for tap, shape in self.shapes.items():
+                    path = self._unfinished(tap)
+                    np.lib.format.open_memmap(path, "w+", np.float32, (len(self.subset.rows), *shape)).flush()
+                    allocate(path)
+            except OSError:
+                for tap in self.shapes:
+                    self._unfinished(tap).unlink(missing_ok=True)
+                raise
 
     def compute(self) -> None:
         """Write the rows of this rank's samples."""

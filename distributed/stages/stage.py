@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from privatenet.data_shards.files import writing
 from privatenet.distributed import agree, checkpoint
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config, to_yaml
@@ -80,8 +81,10 @@ def _finished(plan: StagePlan, mirror: Mirror | None) -> Checkpoint | None:
         raise ConfigError(
             f"{plan.folder} holds another run ({changed}): choose another --output, or remove that folder"
         )
-    if done and mirror:
-        mirror.finish()
+    if done:
+        checkpoint.Store(plan.folder / "checkpoints").remove()
+        if mirror:
+            mirror.finish(plan.identity)
     return done
 
 
@@ -98,8 +101,9 @@ def _tracked(plan: StagePlan, config: Config, faces: Faces, ranks: Ranks, say: S
 
 
 def _open(plan: StagePlan, config: Config, faces: Faces, say: Say) -> Tracker:
-    (plan.folder / "config.yaml").write_text(to_yaml(config))
-    (plan.folder / IDENTITY).write_text(json.dumps(plan.identity, indent=1) + "\n")
+    with writing(plan.folder):
+        (plan.folder / "config.yaml").write_text(to_yaml(config))
+        (plan.folder / IDENTITY).write_text(json.dumps(plan.identity, indent=1) + "\n")
     tracker = Tracker(config.tracking, plan.folder, plan.stage, config.to_dict(), say)
     tracker.data(faces.schema.name, config.data.shards, faces.fingerprint)
     return tracker
@@ -125,7 +129,7 @@ def _finish(
     done = checkpoint.save(plan.folder / "final", {"model": finished_tensors(job.task)}, state)
     network = job.task.network if plan.stage != "adversary" else None
     tracker.finish(done.hash, network, config.model.image_size)
-    if mirror:
-        mirror.finish()
     checkpoint.Store(plan.folder / "checkpoints").remove()
+    if mirror:
+        mirror.finish(plan.identity)
     return done

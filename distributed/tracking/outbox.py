@@ -172,8 +172,7 @@ def read(folder: Path, skip: int = 0) -> list[Message]:
 def taken(folder: Path) -> Iterator[None]:
     """Within the block no other process sends what is in the outbox. Raises `ConfigError` where one does for long."""
     path = folder / OUTBOX
-    path.touch()
-    with path.open("rb") as file:
+    with path.open("ab") as file:  # for writing, without which some network file systems lock nothing
         deadline = time.monotonic() + WAIT_S
         while True:
             try:

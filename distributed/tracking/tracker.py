@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from privatenet.data_shards.uri import Uri, scrub
 from privatenet.distributed.config import TrackingConfig
-from privatenet.distributed.errors import Interrupted
+from privatenet.distributed.errors import ConfigError, Interrupted
 from privatenet.distributed.progress import Say
 from privatenet.distributed.provenance import code_version, flatten
 from privatenet.distributed.tracking import outbox, store
@@ -54,9 +54,7 @@ class Tracker:
         self.config, self.folder, self.say = config, folder, say
         self.lines = folder / "metrics.jsonl"
         self.recorded = set(_recorded(self.lines))
-        self.reported = {
-            _record(each.epoch, each.values) for each in outbox.read(folder) if isinstance(each, LogMetrics)
-        }
+        self.reported = set(_reported(folder))
         self.sender: Sender | None = None
         if not store.MLFLOW:
             say(f"mlflow is not installed: figures go to {self.lines} only")
@@ -143,14 +141,19 @@ def _record(epoch: int, metrics: Mapping[str, float]) -> Record:
     return epoch, frozenset(same)
 
 
+def _reported(folder: Path) -> Iterator[Record]:
+    """What is in the outbox; of a damaged one nothing: who sends it says so."""
+    with suppress(ConfigError):
+        yield from (_record(each.epoch, each.values) for each in outbox.read(folder) if isinstance(each, LogMetrics))
+
+
 def _recorded(path: Path) -> Iterator[Record]:
     """What is in a file of lines; one cut short by a kill is taken out of it."""
     if not path.is_file():
         return
     whole = path.read_bytes()
     complete = whole[: whole.rfind(b"\n") + 1]
-    if complete != whole:
-        path.write_bytes(complete)
+    os.truncate(path, len(complete))
     for line in complete.splitlines():
         with suppress(ValueError, KeyError, TypeError, AttributeError):  # what is no such line is nothing of ours
             values = json.loads(line)

@@ -67,8 +67,8 @@ def test_a_checkpoint_without_room_leaves_the_last_one_and_training_goes_on_from
     assert (kept / checkpoint.STATE).is_file()
     disk("size=600m")
     straight = replace(config, output=str(tmp_path / "straight"))
-    for each in (config, straight):
-        on_ranks(1, cases.run_one_stage, "target", each)
+    steps = [on_ranks(1, cases.run_one_stage, "target", each)[0] for each in (config, straight)]
+    assert steps[0] == steps[1] - int(kept.name[5:])
     resumed, expected = (load_file(f"{each.output}/target/final/model.safetensors") for each in (config, straight))
     assert all(torch.equal(resumed[name], tensor) for name, tensor in expected.items())
 

@@ -12,12 +12,15 @@ import torch
 from forks import on_ranks, start
 from safetensors.torch import load_file
 from servers import ObjectStore, object_store
+from support import FINISHED_STATE, TRAINING_STATE
 
 from privatenet.data_shards.uri import Uri
+from privatenet.distributed import checkpoint
 from privatenet.distributed.config import Config
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.mirror import Mirror, check_mirror
 from privatenet.distributed.ranks import free_port
+from privatenet.distributed.tracking import outbox
 
 __all__ = ["object_store"]
 QUICK = (0.0,)
@@ -35,7 +38,7 @@ def test_a_new_machine_goes_on_from_an_object_store_as_if_nothing_had_happened(
         monkeypatch.setenv(name, value)
     files = fsspec.filesystem("s3", use_listings_cache=False)
     straight = cases.tiny(shards, tmp_path / "straight")
-    on_ranks(1, cases.run_one_stage, "target", straight)
+    (steps,) = on_ranks(1, cases.run_one_stage, "target", straight)
     config = replace(straight, output=str(tmp_path / "here"), mirror=Uri("s3://runs/faces"))
     work = start(1, cases.run_one_stage_in, object_store.environment, QUICK, config)
     deadline = time.monotonic() + 60
@@ -44,18 +47,15 @@ def test_a_new_machine_goes_on_from_an_object_store_as_if_nothing_had_happened(
         time.sleep(0.02)
     work.kill()
     shutil.rmtree(config.output)
-    (kept, *_) = sorted(files.ls("runs/faces/target/checkpoints", detail=False))
-    first = int(kept[-8:])
+    done = max(int(path[-19:-11]) for path in files.glob("runs/faces/target/checkpoints/*/state.json"))
     begun = cases.tiny(shards, tmp_path / "there")
-    on_ranks(2, cases.run_one_stage_in, object_store.environment, QUICK, replace(begun, mirror=config.mirror))
-    lines = (tmp_path / "there/target/metrics.jsonl").read_text().splitlines()
-    assert first > 0
-    assert lines
+    there = replace(begun, mirror=config.mirror)
+    assert on_ranks(2, cases.run_one_stage_in, object_store.environment, QUICK, there) == [steps - done] * 2
     assert sorted(path.rpartition("/")[2] for path in files.ls("runs/faces/target", detail=False)) == [
         "config.yaml", "final", "identity.json", "metrics.jsonl",
     ]  # fmt: skip
     fetched = replace(straight, output=str(tmp_path / "third"), mirror=config.mirror)
-    on_ranks(1, cases.run_one_stage_in, object_store.environment, QUICK, fetched)
+    assert on_ranks(1, cases.run_one_stage_in, object_store.environment, QUICK, fetched) == [0]
     assert all(torch.equal(tensor, _weights(begun)[name]) for name, tensor in _weights(fetched).items())
 
 
@@ -69,8 +69,9 @@ def test_what_is_trained_on_another_disk_is_the_same_bit_for_bit(shards: Path, t
         time.sleep(0.005)
     work.kill()
     shutil.rmtree(config.output)
-    for each in (config, straight):
-        on_ranks(1, cases.run_one_stage, "target", each)
+    done = max(int(path.parent.name[5:]) for path in tmp_path.glob("mirror/target/checkpoints/*/state.json"))
+    resumed, whole = (on_ranks(1, cases.run_one_stage, "target", each)[0] for each in (config, straight))
+    assert 0 < resumed == whole - done < whole
     assert all(torch.equal(tensor, _weights(config)[name]) for name, tensor in _weights(straight).items())
 
 
@@ -108,9 +109,33 @@ def test_a_half_copied_checkpoint_is_not_taken_and_another_run_is_refused(tmp_pa
     (there / "identity.json").write_text('{"seed": 1}')
     mirror = Mirror(Uri(str(tmp_path / "mirror")), tmp_path / "here" / "target")
     mirror.pull({"seed": 1})
-    assert [path.name for path in (tmp_path / "here/target").iterdir()] == ["identity.json"]
+    assert not (tmp_path / "here").exists()
     with pytest.raises(ConfigError, match=r"mirror/target holds another run \(seed was 1, is 2\)"):
         mirror.pull({"seed": 2})
+
+
+def test_what_is_further_counts_wherever_it_lies(tmp_path: Path) -> None:
+    here, there = tmp_path / "here/target", tmp_path / "mirror/target"
+    for folder, step in ((here, 2), (there, 5)):
+        state = {**TRAINING_STATE, "step": step}
+        checkpoint.save(folder / f"checkpoints/step-0000000{step}", {"model": {"x": torch.ones(1)}}, state)
+        (folder / "identity.json").write_text('{"seed": 1}')
+    mirror = Mirror(Uri(str(tmp_path / "mirror")), here)
+    mirror.keep([here / "checkpoints/step-00000002"])
+    assert (there / "checkpoints/step-00000005/state.json").is_file(), "a machine that was behind took away what is newer"
+    mirror.pull({"seed": 1})
+    assert checkpoint.load_training(here / "checkpoints/step-00000005").state["step"] == 5
+
+
+@pytest.mark.parametrize(("store", "copied"), [("sqlite:///here.db", False), ("http://127.0.0.1:5000", True)])
+def test_the_runs_place_in_a_store_is_copied_where_another_machine_has_that_store(
+    store: str, copied: bool, tmp_path: Path
+) -> None:
+    here = tmp_path / "here/target"
+    saved = checkpoint.save(here / "final", {"model": {"x": torch.ones(1)}}, FINISHED_STATE)
+    outbox.write_sent(here, outbox.Sent(Uri(store), "a" * 32, 3))
+    Mirror(Uri(str(tmp_path / "mirror")), here).push(saved.folder)
+    assert (tmp_path / "mirror/target/mlflow.json").exists() == copied
 
 
 @pytest.mark.parametrize("address", ["http://host/runs", "memory://runs", "sh://runs"])
