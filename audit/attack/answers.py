@@ -49,17 +49,20 @@ def read(path: Path) -> Stored | None:
     """The inverse of `write`; None where there is no file, or, after a line about it, not the one that was written."""
     if not path.is_file():
         return None
-    reason = "its sum is another"
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        notes, expected = str(arrays.pop("notes")), str(arrays.pop("sha256"))
-        if _sum(arrays, notes) == expected:
-            return Stored(arrays, json.loads(notes))
-    except Exception as error:  # NumPy's readers raise what they like
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    print(f"privatenet: {path}: is not the file that was written ({reason}), computed again", file=sys.stderr)
-    return None
+        return _load(path)
+    except Exception:  # NumPy's readers raise what they like; whatever it is, it is not what was written
+        print(f"privatenet: {path}: is not the file that was written, computed again", file=sys.stderr)
+        return None
+
+
+def _load(path: Path) -> Stored:
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    notes, expected = str(arrays.pop("notes")), str(arrays.pop("sha256"))
+    if _sum(arrays, notes) != expected:
+        raise ValueError("another sum")
+    return Stored(arrays, json.loads(notes))
 
 
 def code_digest(modules: Iterable[ModuleType]) -> str:

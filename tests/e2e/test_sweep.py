@@ -154,7 +154,8 @@ def searched(faces: Path, mlflow_server: MlflowServer, tmp_path_factory: pytest.
     command is killed; then it is resumed."""
     folder, home = tmp_path_factory.mktemp("searched"), tmp_path_factory.mktemp("home")
     cache = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-    person = {"HOME": str(home), "XDG_CACHE_HOME": cache}
+    # Tune notes every second, and not every ten, how far trials are: else the kill may come before it has.
+    person = {"HOME": str(home), "XDG_CACHE_HOME": cache, "TUNE_GLOBAL_CHECKPOINT_S": "1"}
     space = "{lambda: {low: 0.1, high: 0.9}, objective: [confusion, adversarial], options: {prior: [uniform, class]}"
     space += ", taps: [backbone, arm], lr: [1.0e-3, 1.0e+30]}"
     output = write_sweep(folder, faces, mlflow_server.uri, space, "trials: 3, retries: 1, audit: quick, seed: 18")

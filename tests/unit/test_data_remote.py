@@ -137,7 +137,7 @@ def test_a_fetched_file_that_was_lost_is_told(shards: Path, tmp_path: Path, name
     [
         ("http://127.0.0.1:9/faces", r"cannot be fetched \(Cannot connect to host .*check the address"),
         ("file:///nowhere/faces", r"nowhere/faces/manifest\.json: cannot be fetched \(no such file\)"),
-        ("s3://bucket/faces", "needs a package that is not installed here: Install s3fs"),
+        ("gs://bucket/faces", "needs a package that is not installed here: Please install gcsfs"),
         ("pipe://cat /etc/passwd", "accepted: a folder, or a URL of abfs"),
         ("simplecache::http://127.0.0.1/faces", "accepted: a folder, or a URL of abfs"),
         ("file://faces::http://127.0.0.1/faces", "accepted: a folder, or a URL of abfs"),
