@@ -75,6 +75,12 @@ def allocate(path: Path) -> None:
         os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
+def cut_unfinished_line(path: Path) -> None:
+    """Cut off a last line that a killed process left half written, before others are appended."""
+    if path.is_file():
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+
+
 def read_whole(path: Path, largest: int, what: str, error: Callable[[str], Exception]) -> bytes:
     """The content of a regular file of at most `largest` bytes, which should be a `what`. Raises `error`."""
     try:

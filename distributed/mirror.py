@@ -26,8 +26,8 @@ from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.provenance import differences
 from privatenet.distributed.tracking.outbox import OUTBOX, SENT, is_server, read_sent
 
-IDENTITY = "identity.json"
-RECORDS = (IDENTITY, "config.yaml", "metrics.jsonl", SENT, OUTBOX, "left-out.jsonl")
+IDENTITY, LEFT_OUT = "identity.json", "left-out.jsonl"
+RECORDS = (IDENTITY, "config.yaml", "metrics.jsonl", SENT, OUTBOX, LEFT_OUT)
 WAITS_S = (1.0, 4.0, 16.0)
 """Before a service is asked again that did not answer."""
 

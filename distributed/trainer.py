@@ -31,7 +31,7 @@ from privatenet.distributed.evaluate import Scores, evaluate, probe_terms, score
 from privatenet.distributed.faces import Faces, Subset
 from privatenet.distributed.heartbeat import Heartbeat
 from privatenet.distributed.metrics import LossMeans
-from privatenet.distributed.mirror import Mirror
+from privatenet.distributed.mirror import LEFT_OUT, Mirror
 from privatenet.distributed.progress import EpochProgress
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.schedule import learning_rate
@@ -41,8 +41,6 @@ from privatenet.distributed.tracking.tracker import SPEED, Tracker
 from privatenet.distributed.train_state import Best, TrainState, finished, keep_best
 from privatenet.models.network import Network
 from privatenet.models.tasks import Task
-
-LEFT_OUT = "left-out.jsonl"
 
 
 @dataclass(frozen=True)
@@ -125,15 +123,16 @@ class Trainer:
                 if data.sample % self.fit.batch_size:
                     continue
                 self._end_step(data, left_out)
+                step_loss, loss = loss, nothing
                 clock.step()
-                progress.step(self.training.state.step, loss, clock.images_per_s)
+                progress.step(self.training.state.step, step_loss, clock.images_per_s)
                 epoch_over = data.sample == self.plan.samples_per_epoch
                 if not (epoch_over or clock.decision_due):
-                    loss = nothing
                     continue
-                decision = request.decide(loss, clock.checkpoint_due, clock.step_s)
+                decision = request.decide(step_loss, clock.checkpoint_due, clock.step_s)
                 clock.decided(decision.step_s)
-                loss, self.finite = nothing, self.finite if left_out else before
+                if not left_out:
+                    self.finite = before
                 heartbeat.between_steps()
                 if epoch_over or decision.save or decision.stop:
                     request.decide(self.training.engine.size())  # weights that are no numbers are not kept
@@ -170,8 +169,8 @@ class Trainer:
         training = self.training
         if not left_out:
             training.losses.add(training.adversaries.step())
-        if training.average and not left_out:
-            training.average.update_parameters(training.task)
+            if training.average:
+                training.average.update_parameters(training.task)
         training.state = replace(training.state, step=training.state.step + 1, data=data)
 
     def _end_epoch(self, progress: EpochProgress, images_per_s: float, after_epoch: AfterEpoch | None) -> None:

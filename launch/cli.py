@@ -38,16 +38,17 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"privatenet: error: there is no command {name!r}: accepted are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    try:
-        module = importlib.import_module(COMMANDS[name][0])
-    except KeyboardInterrupt:  # it takes seconds
-        print("privatenet: interrupted: nothing was begun", file=sys.stderr)
-        return 130
-    if name not in ("train", "audit", "certify", "doctor"):
-        from privatenet.launch.exits import guarded
+    from privatenet.launch.exits import guarded
 
-        return guarded(lambda: module.main(arguments[1:]))
-    return int(module.main(arguments[1:]))
+    return guarded(lambda: _run(COMMANDS[name][0], arguments[1:]))
+
+
+def _run(module: str, arguments: list[str]) -> int:
+    try:
+        command = importlib.import_module(module)
+    except KeyboardInterrupt:  # it takes seconds
+        raise KeyboardInterrupt("nothing was begun") from None
+    return int(command.main(arguments))
 
 
 def usage() -> str:

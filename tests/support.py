@@ -3,6 +3,7 @@
 import io
 import struct
 import subprocess
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,14 @@ TRAINING_STATE = {
 
 Start = Callable[..., subprocess.CompletedProcess[str]]
 """Starts a process and returns what it printed: the fixtures `start` and `torchrun`."""
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Until the condition holds; AssertionError where that takes longer."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def encoded(kind: str, side: int, mode: str = "RGB") -> bytes:

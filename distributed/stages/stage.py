@@ -58,7 +58,15 @@ def run_plan(
     done = agree.first(ranks, lambda: _finished(plan, mirror))
     if done:
         say(f"{plan.folder.name:8s} done before, {done.folder}")
-        return done
+    else:
+        done = _train(plan, config, faces, ranks, say, testing, after_epoch)
+    agree.first(ranks, lambda: _tidy(plan, mirror))
+    return done
+
+
+def _train(
+    plan: StagePlan, config: Config, faces: Faces, ranks: Ranks, say: Say, testing: bool, after_epoch: AfterEpoch | None
+) -> Checkpoint:  # fmt: skip
     torch.manual_seed(config.seed)
     job = plan.job()
     reading = agree.each(ranks, lambda: training_plan(job, config, ranks))
@@ -67,7 +75,7 @@ def run_plan(
         if plan.stage == "private" and plan.spec.channel.erase:
             erase_attributes(job.task.network, job.training, config, faces, ranks)
         tested = evaluate(job.task, faces.testing(), config, faces, ranks) if testing else {}
-        return agree.first(ranks, lambda: _finish(plan, config, faces, job, best, tested, tracker, mirror))
+        return agree.first(ranks, lambda: _finish(plan, config, faces, job, best, tested, tracker))
 
 
 def _finished(plan: StagePlan, mirror: Mirror | None) -> Checkpoint | None:
@@ -81,11 +89,14 @@ def _finished(plan: StagePlan, mirror: Mirror | None) -> Checkpoint | None:
         raise ConfigError(
             f"{plan.folder} holds another run ({changed}): choose another --output, or remove that folder"
         )
-    if done:
-        checkpoint.Store(plan.folder / "checkpoints").remove()
-        if mirror:
-            mirror.finish(plan.identity)
     return done
+
+
+def _tidy(plan: StagePlan, mirror: Mirror | None) -> None:
+    """Remove what a finished stage needs no more; a kill may have come before that, and the mirror was maybe away."""
+    checkpoint.Store(plan.folder / "checkpoints").remove()
+    if mirror:
+        mirror.finish(plan.identity)
 
 
 @contextmanager
@@ -110,9 +121,8 @@ def _open(plan: StagePlan, config: Config, faces: Faces, say: Say) -> Tracker:
 
 
 def _finish(
-    plan: StagePlan, config: Config, faces: Faces, job: Job, best: Best, tested: Scores, tracker: Tracker | None,
-    mirror: Mirror | None,
-) -> Checkpoint:  # fmt: skip
+    plan: StagePlan, config: Config, faces: Faces, job: Job, best: Best, tested: Scores, tracker: Tracker | None
+) -> Checkpoint:
     state = {
         "stage": plan.stage,
         "identity": plan.identity,
@@ -129,7 +139,4 @@ def _finish(
     done = checkpoint.save(plan.folder / "final", {"model": finished_tensors(job.task)}, state)
     network = job.task.network if plan.stage != "adversary" else None
     tracker.finish(done.hash, network, config.model.image_size)
-    checkpoint.Store(plan.folder / "checkpoints").remove()
-    if mirror:
-        mirror.finish(plan.identity)
     return done

@@ -6,7 +6,6 @@
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -207,13 +206,6 @@ def is_server(uri: Uri) -> bool:
 def send_command(folder: Path | str, uri: Uri) -> str:
     """What sends the rest: a server is named by whoever sends, as an outbox may come from somebody else."""
     return f"privatenet send {folder}" + (f" --uri {uri}" if is_server(uri) else "")
-
-
-def mend(folder: Path) -> None:
-    """Cut off a last message that a killed process left half written, before others are appended."""
-    path = folder / OUTBOX
-    if path.is_file():
-        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
 def remove(folder: Path) -> None:

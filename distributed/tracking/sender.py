@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from privatenet.data_shards.files import cut_unfinished_line
 from privatenet.data_shards.uri import Uri
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.progress import Say
@@ -32,7 +33,7 @@ class Sender:
 
         Raises `ConfigError` and leaves nothing where a run is to be made, and the store does not answer but must.
         """
-        outbox.mend(self.folder)
+        cut_unfinished_line(self.folder / outbox.OUTBOX)
         sent = outbox.read_sent(self.folder)
         if sent is None or sent.uri != self.uri:
             sent = Sent(self.uri)

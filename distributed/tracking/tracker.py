@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from privatenet.data_shards.files import cut_unfinished_line
 from privatenet.data_shards.uri import Uri, scrub
 from privatenet.distributed.config import TrackingConfig
 from privatenet.distributed.errors import ConfigError, Interrupted
@@ -149,12 +150,8 @@ def _reported(folder: Path) -> Iterator[Record]:
 
 def _recorded(path: Path) -> Iterator[Record]:
     """What is in a file of lines; one cut short by a kill is taken out of it."""
-    if not path.is_file():
-        return
-    whole = path.read_bytes()
-    complete = whole[: whole.rfind(b"\n") + 1]
-    os.truncate(path, len(complete))
-    for line in complete.splitlines():
+    cut_unfinished_line(path)
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
         with suppress(ValueError, KeyError, TypeError, AttributeError):  # what is no such line is nothing of ours
             values = json.loads(line)
             del values["time"]

@@ -1,7 +1,6 @@
 """Checkpoints kept elsewhere too: what a machine that was taken away with its disk had done is not done again."""
 
 import shutil
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from forks import on_ranks, start
 from safetensors.torch import load_file
 from servers import ObjectStore, object_store
-from support import FINISHED_STATE, TRAINING_STATE
+from support import FINISHED_STATE, TRAINING_STATE, wait_for
 
 from privatenet.data_shards.uri import Uri
 from privatenet.distributed import checkpoint
@@ -41,10 +40,7 @@ def test_a_new_machine_goes_on_from_an_object_store_as_if_nothing_had_happened(
     (steps,) = on_ranks(1, cases.run_one_stage, "target", straight)
     config = replace(straight, output=str(tmp_path / "here"), mirror=Uri("s3://runs/faces"))
     work = start(1, cases.run_one_stage_in, object_store.environment, QUICK, config)
-    deadline = time.monotonic() + 60
-    while not files.glob("runs/faces/target/checkpoints/*/state.json"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: files.glob("runs/faces/target/checkpoints/*/state.json"))
     work.kill()
     shutil.rmtree(config.output)
     done = max(int(path[-19:-11]) for path in files.glob("runs/faces/target/checkpoints/*/state.json"))
@@ -63,10 +59,7 @@ def test_what_is_trained_on_another_disk_is_the_same_bit_for_bit(shards: Path, t
     straight = cases.tiny(shards, tmp_path / "straight")
     config = replace(straight, output=str(tmp_path / "here"), mirror=Uri(f"file://{tmp_path / 'mirror'}"))
     work = start(1, cases.run_one_stage, "target", config)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("mirror/target/checkpoints/*/state.json")):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_for(lambda: list(tmp_path.glob("mirror/target/checkpoints/*/state.json")))
     work.kill()
     shutil.rmtree(config.output)
     done = max(int(path.parent.name[5:]) for path in tmp_path.glob("mirror/target/checkpoints/*/state.json"))

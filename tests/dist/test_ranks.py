@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from forks import on_ranks, start
 from safetensors.torch import load_file
+from support import wait_for
 
 from privatenet.data_shards.reading.plan import validation_mask
 from privatenet.data_shards.shards.manifest import open_split
@@ -185,10 +185,8 @@ def test_a_rank_that_stands_still_is_named(how: str, expected: dict[int, str], s
     work = start(2, cases.stand_still, shards, tmp_path, how)
     try:
         for rank, words in expected.items():
-            said, deadline = tmp_path / f"rank-{rank}.txt", time.monotonic() + 60
-            while not said.exists():
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+            said = tmp_path / f"rank-{rank}.txt"
+            wait_for(said.exists)
             assert said.read_text().startswith(words.replace("HOST", socket.gethostname()) + " since ")
     finally:
         work.kill()

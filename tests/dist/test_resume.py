@@ -12,6 +12,7 @@ import pytest
 import torch
 from forks import on_ranks, start
 from safetensors.torch import load_file
+from support import wait_for
 
 from privatenet.distributed.config import Config
 
@@ -84,10 +85,7 @@ def test_a_second_run_in_the_same_folder_is_refused_by_name_of_host_and_process(
     config = cases.tiny(shards, tmp_path)
     config = replace(config, target=replace(config.target, epochs=500))
     work = start(1, cases.run_one_stage, "target", config)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("target/checkpoints/step-*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: list(tmp_path.glob("target/checkpoints/step-*")))
     with pytest.raises(AssertionError, match=f"in use by process {work.processes[0].pid} on {socket.gethostname()}"):
         on_ranks(1, cases.run_one_stage, "target", config)
     work.kill()
