@@ -70,9 +70,10 @@ def make_once(path: Path, make: Callable[[], None]) -> None:
 
 def allocate(path: Path) -> None:
     """Take the room of a sparse file on the disk, all that a memory map will write to: later a full disk would end the
-    process by a signal, without a word."""
+    process by a signal, without a word. Where the system has no call for it, as macOS, nothing is taken."""
     with path.open("r+b") as stream:
-        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
 def cut_unfinished_line(path: Path) -> None:

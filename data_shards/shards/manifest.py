@@ -115,7 +115,7 @@ class Manifest:
             "version": self.version,
             "schema": self.schema.to_dict(),
             "image_size": list(self.image_size),
-            "splits": {split: [asdict(shard) for shard in shards] for split, shards in self.splits.items()},
+            "splits": {split: [dict(vars(shard)) for shard in shards] for split, shards in self.splits.items()},
             "skipped": [asdict(skipped) for skipped in self.skipped],
         } | ({"persons": True} if self.persons else {})
 
