@@ -63,12 +63,12 @@ class Mirror:
             name, open_checkpoint = f"checkpoints/{there[-1]}", load_training
         else:
             return
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        for record in RECORDS:
-            if self._exists(record):
-                self._fetch(record, self.folder / record)
-        self._fetch_checkpoint(name, open_checkpoint)
+        self._fetch_stage(name, open_checkpoint)
+
+    def pull_result(self) -> None:
+        """Fetch the finished stage, where it is there and not here: another stage stands on it."""
+        if not (self.folder / "final").exists() and self._exists(f"final/{STATE}"):
+            self._fetch_stage("final", load)
 
     def keep(self, checkpoints: Sequence[Path]) -> None:
         """Copy what is new of `checkpoints`, then remove all others; a line, and no more, where that does not work."""
@@ -158,7 +158,13 @@ class Mirror:
         with replacing(path) as stream:
             self._try(lambda: self._files.get_file(self._path(name), stream.name))
 
-    def _fetch_checkpoint(self, name: str, open_checkpoint: Callable[[Path], Checkpoint]) -> None:
+    def _fetch_stage(self, name: str, open_checkpoint: Callable[[Path], Checkpoint]) -> None:
+        """The stage's records, and its checkpoint `name`."""
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        for record in RECORDS:
+            if self._exists(record):
+                self._fetch(record, self.folder / record)
         folder = self.folder / name
         work = folder.with_name(folder.name + ".tmp")
         work.mkdir(parents=True, exist_ok=True)

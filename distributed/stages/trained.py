@@ -11,6 +11,7 @@ from privatenet.distributed.checkpoint import Checkpoint, below
 from privatenet.distributed.config import Config
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.mirror import Mirror
 from privatenet.distributed.ranks import ALONE, Ranks
 from privatenet.models.adversary import Pair, build_adversary
 from privatenet.models.backbones import Backbone, initial_weights
@@ -73,6 +74,8 @@ def new_adversary(source: Checkpoint, network: Network, name: str) -> nn.Module:
 
 def _load(config: Config, name: str, key: str) -> Checkpoint:
     stage = Path(config.output) / name / "final"
+    if config.mirror and not Path(name).exists():
+        Mirror(config.mirror, stage.parent).pull_result()
     folder = stage if stage.exists() or not Path(name).exists() else Path(name)
     if not folder.exists():
         raise ConfigError(f"{key}: there is no finished stage {stage}; train it first, or give a checkpoint's folder")

@@ -66,6 +66,8 @@ def test_what_is_trained_on_another_disk_is_the_same_bit_for_bit(shards: Path, t
     resumed, whole = (on_ranks(1, cases.run_one_stage, "target", each)[0] for each in (config, straight))
     assert 0 < resumed == whole - done < whole
     assert all(torch.equal(tensor, _weights(config)[name]) for name, tensor in _weights(straight).items())
+    shutil.rmtree(config.output)
+    on_ranks(1, cases.run_one_stage, "adversary", config)  # stands on what only the mirror has
 
 
 def _without_a_server() -> dict[str, str]:
