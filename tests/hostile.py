@@ -153,7 +153,7 @@ def meddled(content: bytes, count: int, seed: int) -> Iterator[bytes]:
 def outcome(reader: Reader, content: bytes, good: bytes) -> str:
     """refused, accepted, or in words what should not be."""
     reader.path.write_bytes(content)
-    begun = time.monotonic()
+    begun, before = time.monotonic(), _peak_memory()
     try:
         reader.read()
         result = "accepted"
@@ -163,7 +163,14 @@ def outcome(reader: Reader, content: bytes, good: bytes) -> str:
         result = "refused"
     except Exception as error:  # whatever it is, a person would get a traceback
         result = f"{type(error).__name__}: {error}"[:200]
+    if _peak_memory() - before > 2**30:
+        return "took more than 1 GiB"
     return result if time.monotonic() - begun < 5 else "took more than 5 s"
+
+
+def _peak_memory() -> int:
+    """The most that this process has had in memory so far, in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _plain(content: bytes) -> object:
@@ -223,7 +230,7 @@ def main() -> None:
             results = Counter(outcome(reader, each, good) for each in meddled(good, int(sys.argv[1]), seed=1))
             reader.path.write_bytes(good)
             print(f"{reader.name:18s} {dict(results.most_common(8))}", flush=True)
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MiB")
+    print(f"peak memory {_peak_memory() // 2**20} MiB")
 
 
 if __name__ == "__main__":
