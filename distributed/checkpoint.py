@@ -184,20 +184,26 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 class Store:
     """The checkpoints of one stage while it trains, below `root`, of which the `kept` newest stay: written one at a
-    time, off the calling thread, and then `copy` is called with those that stay."""
+    time, off the calling thread, and then `copy` is called with those that stay.
+
+    Some stay for good besides, in the folder `epochs` beside `root`.
+    """
 
     def __init__(self, root: Path, kept: int = 1, copy: Callable[[list[Path]], None] | None = None) -> None:
         self.root, self.kept, self.copy = root, kept, copy
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self.pending: Future[None] | None = None
 
-    def write(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    def write(
+        self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], epoch: int = 0
+    ) -> None:
         """Begin to write the checkpoint of `step`, after the one before; older ones go when it is whole.
 
-        `tensors` must not change from here on. Raises what went wrong with the one before.
+        It stays for good where it is given the number of an epoch. `tensors` must not change from here on. Raises what
+        went wrong with the one before.
         """
         self.wait()
-        self.pending = self.pool.submit(self._write, _step_folder(self.root, step), tensors, state)
+        self.pending = self.pool.submit(self._write, _step_folder(self.root, step), tensors, state, epoch)
 
     def wait(self) -> None:
         """Until all is written; raises what went wrong with the last one."""
@@ -212,9 +218,14 @@ class Store:
         """Remove all: the stage is finished."""
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def _write(self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
+    def _write(
+        self, folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], epoch: int
+    ) -> None:
         if not folder.exists():
             save(folder, tensors, state)
+        kept = self.root.with_name("epochs") / f"epoch-{epoch:04d}"
+        if epoch and not kept.exists():
+            save(kept, tensors, state)
         newest = self.folders()[-self.kept :]
         for path in self.root.glob("step-*"):  # older ones, and what an interruption left half-written
             if path not in newest:

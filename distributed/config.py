@@ -52,8 +52,11 @@ class EngineConfig:
         sync_statistics: Compute batch statistics over all ranks: the same result on any number of ranks, but slower.
         checkpoint_minutes: Minutes after which a checkpoint is written within an epoch, too; 0 only at its end.
         checkpoints: How many of the newest are kept; an older one serves where the newest cannot be read.
+        keep_every: Of so many epochs one keeps its checkpoint for good, in the stage's folder `epochs`; 0 none.
         patience: How often training goes back to its newest checkpoint where the loss is no longer finite, and on from
             there without the batches at which it was not; their samples are listed in left-out.jsonl.
+        spike: A loss further above the epoch's mean than so many times that mean is none that training goes on from,
+            just as one that is not finite; 0 lets every finite loss pass.
     """
 
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"
@@ -64,7 +67,9 @@ class EngineConfig:
     sync_statistics: bool = False
     checkpoint_minutes: float = 10.0
     checkpoints: int = 1
+    keep_every: int = 0
     patience: int = 3
+    spike: float = 0.0
 
 
 @dataclass(frozen=True)

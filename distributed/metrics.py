@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+SPIKE_AFTER = 10
+"""How many steps of an epoch make a mean that a loss is compared with."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -81,6 +84,13 @@ class LossMeans:
         for name, loss in losses.items():
             pair = torch.stack([loss.double(), torch.ones_like(loss, dtype=torch.float64)])
             self.sums[name] = self.sums[name] + pair if name in self.sums else pair
+
+    def without_spike(self, loss: Tensor, factor: float) -> Tensor:
+        """`loss`; infinite where it is further above this rank's mean than `factor` times that mean's size."""
+        total, count = self.sums["loss"]
+        mean = total / count
+        spike = (loss - mean > factor * mean.abs()) & (count >= SPIKE_AFTER)
+        return torch.where(spike, torch.inf, loss)
 
     def means(self) -> dict[str, float]:
         """Means over steps and ranks; all ranks call it together."""

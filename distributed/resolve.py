@@ -105,7 +105,9 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "clip": (0, SOME),
         "checkpoint_minutes": (0, SOME),
         "checkpoints": (1, SOME),
+        "keep_every": (0, SOME),
         "patience": (0, SOME),
+        "spike": (0, SOME),
     },
     "fit": {
         "epochs": (1, SOME),

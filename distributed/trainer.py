@@ -112,7 +112,7 @@ class Trainer:
     def _train(self, request: StopRequest, after_epoch: AfterEpoch | None) -> None:
         self.finite = self.training.state
         clock = Clock(self.fit.batch_size, 60 * self.config.engine.checkpoint_minutes)
-        loss = nothing = torch.zeros((), device=self.ranks.device)
+        loss = worst = nothing = torch.zeros((), device=self.ranks.device)
         with self._progress() as progress, Heartbeat(self.ranks) as heartbeat:
             for batch, data in self._batches():
                 heartbeat.at()
@@ -124,13 +124,15 @@ class Trainer:
                     continue
                 self._end_step(data, left_out)
                 step_loss, loss = loss, nothing
+                worst = torch.maximum(worst, self._without_spike(step_loss))
                 clock.step()
                 progress.step(self.training.state.step, step_loss, clock.images_per_s)
                 epoch_over = data.sample == self.plan.samples_per_epoch
                 if not (epoch_over or clock.decision_due):
                     continue
-                decision = request.decide(step_loss, clock.checkpoint_due, clock.step_s)
+                decision = request.decide(worst, clock.checkpoint_due, clock.step_s)
                 clock.decided(decision.step_s)
+                worst = nothing
                 if not left_out:
                     self.finite = before
                 heartbeat.between_steps()
@@ -165,6 +167,10 @@ class Trainer:
         training.losses.add(losses)
         return losses["loss"]
 
+    def _without_spike(self, loss: Tensor) -> Tensor:
+        factor = self.config.engine.spike
+        return self.training.losses.without_spike(loss, factor) if factor else loss
+
     def _end_step(self, data: DataState, left_out: bool) -> None:
         training = self.training
         if not left_out:
@@ -193,7 +199,8 @@ class Trainer:
         if self.config.engine.precision == "fp16":
             metrics["loss_scale"] = training.engine.loss_scale()
         agree.first(self.ranks, lambda: self.tracker.log(metrics, epoch) if self.tracker else None)
-        self._save()
+        every = self.config.engine.keep_every
+        self._save(epoch if every and epoch % every == 0 else 0)
         if after_epoch:
             agree.first(self.ranks, self.store.wait)
             after_epoch(EpochEnd(epoch, training.evaluated.network, scores, self.finished))
@@ -206,10 +213,11 @@ class Trainer:
         training.task.load_state_dict({**training.task.state_dict(), **best})
         return training.state.best
 
-    def _save(self) -> None:
-        """Take everything down as it is now; the first rank writes it while training goes on. All ranks."""
+    def _save(self, epoch: int = 0) -> None:
+        """Take everything down as it is now; the first rank writes it while training goes on, for good where it is
+        the end of an epoch that is given. All ranks."""
         tensors, state = snapshot.take(self.training, self.ranks)
-        agree.first(self.ranks, lambda: self.store.write(self.training.state.step, tensors, state))
+        agree.first(self.ranks, lambda: self.store.write(self.training.state.step, tensors, state, epoch))
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint, which the first rank reads for all."""

@@ -353,13 +353,16 @@ def run_one_stage(ranks: Ranks, stage: str, config: Config) -> int:
 
 
 def run_with_bad_steps(ranks: Ranks, bad: Sequence[int], what: str, config: Config) -> None:
-    """Train the target, while the loss of some steps is no number, or the weights after them are not."""
+    """Train the target, while the loss of some steps is no number, or a hundred times as large, or the weights after
+    them are no numbers."""
     micro_step = Trainer._micro_step
 
     def poisoned(self: Trainer, batch: Any) -> Tensor:
         loss = micro_step(self, batch)
         if self.training.state.step + 1 not in bad:
             return loss
+        if what == "spike":
+            return loss * 100
         next(iter(self.training.engine.named.values())).data.fill_(float("nan"))
         return loss * float("nan") if what == "loss" else loss
 

@@ -19,6 +19,7 @@ from privatenet.data_shards.shards.manifest import open_split
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.synthetic import synthetic_source
 from privatenet.data_shards.sources.table import table_source
+from privatenet.distributed import checkpoint
 from privatenet.distributed.config import Config
 
 
@@ -160,6 +161,21 @@ def test_batches_that_leave_no_numbers_are_left_out_and_listed(what: str, shards
     assert what == "loss" or first == last == 9, "good steps are left out, or bad ones are not"
     weights = load_file(tmp_path / "target" / "final" / "model.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in weights.values() if tensor.is_floating_point())
+
+
+def test_a_loss_that_leaps_is_left_out_and_one_epoch_of_two_is_kept(shards: Path, tmp_path: Path) -> None:
+    config = cases.tiny(shards, tmp_path)
+    config = replace(
+        config,
+        target=replace(config.target, batch_size=4),  # fifteen steps an epoch, of which ten make a mean
+        engine=replace(config.engine, spike=9.0, keep_every=2),
+    )
+    on_ranks(2, cases.run_with_bad_steps, [13], "spike", config)
+    (line,) = (tmp_path / "target" / "left-out.jsonl").read_text().splitlines()
+    first, last = json.loads(line)["steps"]
+    assert last - 1 <= first <= 13 <= last
+    (kept,) = (tmp_path / "target" / "epochs").iterdir()
+    assert (kept.name, checkpoint.load_training(kept).state["data"]["epoch"] + 1) == ("epoch-0002", 2)
 
 
 def test_training_whose_loss_stays_no_number_is_given_up(shards: Path, tmp_path: Path) -> None:
