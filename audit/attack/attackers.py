@@ -246,8 +246,11 @@ class FineTuned:
     kinds = ("map",)
 
     def attack(self, representation: Representation, context: AttackContext) -> Answers:
+        donor = context.donor
+        assert donor is not None  # else the fleet has no such unit
+
         def build() -> nn.Module:
-            return upper_part(context.donor, context.tap, context.num_classes)
+            return upper_part(donor, context.tap, context.num_classes)
 
         return train_grid(build, representation, context, epochs=8, grid=((3e-3, 1e-2),))
 

@@ -4,7 +4,6 @@ What costs time is kept, under the run's folder or `cache`, for other audits and
 """
 
 import json
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,21 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from privatenet.audit.attack.checks import check_config
 from privatenet.audit.attack.controls import Floor, adversary_controls, target_label_floors
-from privatenet.audit.attack.features import Key, extract, network_tap
-from privatenet.audit.attack.findings import VERSION, Findings, Leak, NetworkFindings, Protocol
+from privatenet.audit.attack.extract import NetworkExtractor, extract
+from privatenet.audit.attack.features import network_tap
+from privatenet.audit.attack.findings import VERSION, Findings, Leak, NetworkFindings
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
 from privatenet.audit.attack.judging import judge_leaks
 from privatenet.audit.attack.networks import AuditedNetwork, audited_networks
+from privatenet.audit.attack.protocol import describe_protocol
 from privatenet.audit.attack.relative import above_floor, relative_leaks
-from privatenet.audit.attack.samples import Folds, attack_folds, judged_rows, training_split
+from privatenet.audit.attack.samples import Folds, attack_folds, training_split
 from privatenet.audit.attack.utility import network_utility
 from privatenet.audit.certificate.network import network_releases, people_of, sent_features
 from privatenet.audit.certificate.rows import CertificateRow, certificate_rows
-from privatenet.audit.settings import FRESH, AuditConfig, CertifyConfig
+from privatenet.audit.settings import AuditConfig, CertifyConfig
 from privatenet.distributed import agree
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import EngineConfig
@@ -52,9 +51,7 @@ def audit(
         for audited in networks
     }
     sent = {
-        audited.role: sent_features(
-            audited.network, _key(audited, faces, engine), faces, engine, ranks, root / "features"
-        )
+        audited.role: sent_features(_extractor(audited, faces, engine, ranks), faces, ranks, root / "features")
         for audited in networks
         if audited.checkpoint
     }
@@ -63,7 +60,8 @@ def audit(
         if audited.checkpoint is None:
             return ()
         releases = network_releases(audited.network, sent[audited.role], config.releases)
-        people = people_of(faces, config.attributes, audited.checkpoint)
+        state = audited.checkpoint.state
+        people = people_of(faces, config.attributes, state["schema"]["target"], state["identity"]["fingerprint"])
         return certificate_rows(releases, people, config.confidence, CertifyConfig.draws)[0]
 
     def judge() -> Findings:
@@ -79,7 +77,7 @@ def audit(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             dataset=faces.schema.name,
             fingerprint=faces.fingerprint,
-            protocol=_protocol(config, faces, folds, engine, ranks, time.monotonic() - began),
+            protocol=describe_protocol(config, faces, folds, engine.precision, ranks, time.monotonic() - began),
             networks=tuple(
                 replace(judged, certificates=certified(audited))
                 for judged, audited in zip(described, networks, strict=True)
@@ -96,16 +94,16 @@ def _attack_network(
     root: Path, progress: Progress,
 ) -> AttackResults:  # fmt: skip
     """Features of one network, and the whole fleet's answers about them; what is there already is not done again."""
-    key = _key(audited, faces, engine)
+    extractor = _extractor(audited, faces, engine, ranks)
     progress(f"{audited.role}: features", 0, 0)
     taps = [tap for tap in config.taps if network_tap(tap) in audited.network.taps]
-    features = extract(audited.network, key, taps, faces, engine, ranks, root / "features")
-    fleet = Fleet(features, faces, folds, audited.donors, config, ranks.device, root / "answers" / key.folder)
+    features = extract(extractor, taps, faces, ranks, root / "features")
+    fleet = Fleet(features, faces, folds, audited.donors, config, ranks.device, root / "answers" / features.key.folder)
     return attack(fleet, ranks, lambda what, done, total: progress(f"{audited.role}: {what}", done, total))
 
 
-def _key(audited: AuditedNetwork, faces: Faces, engine: EngineConfig) -> Key:
-    return Key(audited.sha256, faces.fingerprint, engine.precision, audited.network.spec.image_size)
+def _extractor(audited: AuditedNetwork, faces: Faces, engine: EngineConfig, ranks: Ranks) -> NetworkExtractor:
+    return NetworkExtractor(audited.network, audited.sha256, faces.fingerprint, engine, ranks)
 
 
 def _judge_networks(
@@ -164,35 +162,3 @@ def _curves(path: Path) -> dict[str, tuple[tuple[float, ...], ...]]:
                 if name.startswith(("train/", "validation/")) and not name.endswith(("majority", "samples")):
                     curves.setdefault(name, []).append((record["epoch"], value))
     return {name: tuple(points) for name, points in curves.items()}
-
-
-def _protocol(
-    config: AuditConfig, faces: Faces, folds: Folds, engine: EngineConfig, ranks: Ranks, seconds: float
-) -> Protocol:
-    split = next(iter(folds.values()))[0]
-    kinds = ", ".join(folds)
-    if fresh := folds.get(FRESH):
-        fitting, tuning = len(fresh[0].fitting), len(fresh[0].tuning)
-        kinds += f" ({len(fresh)} folds, of the first {fitting:,} samples fitted on and {tuning:,} tuned on)"
-    return Protocol(
-        faces=kinds,
-        fitting=len(split.fitting),
-        tuning=len(split.tuning),
-        testing=len(judged_rows(faces)),
-        seeds=config.seeds,
-        confidence=config.confidence,
-        resamples=config.resamples,
-        components=config.components,
-        precision=engine.precision,
-        device=_device(ranks),
-        seconds=seconds,
-        peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-    )
-
-
-def _device(ranks: Ranks) -> str:
-    if ranks.device.type == "cuda":
-        return f"{ranks.world_size} x {torch.cuda.get_device_name(ranks.device)}"
-    return (
-        f"{ranks.world_size} CPU process{'es' if ranks.world_size > 1 else ''}, {torch.get_num_threads()} threads each"
-    )

@@ -1,6 +1,6 @@
 """Whether an audit's settings fit the network and the data set, before anything is computed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from privatenet.audit.attack.attackers import ATTACKERS
@@ -28,20 +28,34 @@ def check_config(config: AuditConfig, source: Checkpoint, faces: Faces) -> Audit
         if tap == "image":
             raise AuditError("taps: image is no tap; what the picture itself tells is in the controls")
         check_tap(spec, tap)
-    check_attributes(config.attributes, faces.schema)
-    _check_names("attackers", config.attackers, ATTACKERS)
-    _check_names("faces", config.faces, FACES)
-    _check_names("references", config.references, REFERENCES)
-    attackers = config.attackers or list(ATTACKERS)
-    _check_every_tap_is_attacked(taps, attackers, spec)
-    _check_numbers(config)
+    config = check_settings(config, faces.schema)
+    check_every_tap_is_attacked({tap: _kinds(tap, spec) for tap in taps}, config.attackers)
     check_releases(config.releases)
-    check_confidence(config.confidence)
     if spec.channel.kind == "noise":
         several = [f"{RELEASE}{SEVERAL}{count}" for count in config.releases if count > 1]
         taps = [name for tap in taps for name in ((tap, *several) if tap == RELEASE else (tap,))]
-    attributes = config.attributes or list(faces.schema.private)
-    return replace(config, taps=taps, attributes=attributes, attackers=attackers)
+    return replace(config, taps=taps)
+
+
+def check_settings(config: AuditConfig, schema: Schema) -> AuditConfig:
+    """`config` with all attributes and attackers named, whatever the network. Raises `AuditError` where it cannot."""
+    check_attributes(config.attributes, schema)
+    _check_names("attackers", config.attackers, ATTACKERS)
+    _check_names("faces", config.faces, FACES)
+    _check_names("references", config.references, REFERENCES)
+    _check_numbers(config)
+    check_confidence(config.confidence)
+    attributes, attackers = config.attributes or list(schema.private), config.attackers or list(ATTACKERS)
+    return replace(config, attributes=attributes, attackers=attackers)
+
+
+def check_every_tap_is_attacked(kinds: Mapping[str, Collection[str]], attackers: Sequence[str]) -> None:
+    """Raise `AuditError` where none of `attackers` looks at any of a tap's `kinds` of representation."""
+    for tap, offered in kinds.items():
+        if not any(set(ATTACKERS[name].kinds) & set(offered) for name in attackers):
+            raise AuditError(
+                f"attackers: none of {', '.join(attackers)} can look at {tap}: choose other taps or attackers"
+            )
 
 
 def check_attributes(attributes: Sequence[str], schema: Schema) -> None:
@@ -87,16 +101,12 @@ def _check_names(key: str, names: Sequence[str], accepted: Iterable[str]) -> Non
             raise AuditError(f"{key}: {name!r} is unknown: accepted are {', '.join(accepted)}")
 
 
-def _check_every_tap_is_attacked(taps: Sequence[str], attackers: Sequence[str], spec: NetworkSpec) -> None:
-    for tap in taps:
-        sent, noisy = tap in (CENTRE, RELEASE), tap == RELEASE and spec.channel.kind == "noise"
-        site = spec.channel.at if sent else tap
-        kinds = set(KINDS["map" if site in Backbone.taps and not (sent and spec.channel.numbers) else "vector"])
-        kinds -= set() if noisy else {"centres"}
-        if not any(set(ATTACKERS[name].kinds) & kinds for name in attackers):
-            raise AuditError(
-                f"attackers: none of {', '.join(attackers)} can look at {tap}: choose other taps or attackers"
-            )
+def _kinds(tap: str, spec: NetworkSpec) -> set[str]:
+    """The kinds of representation of one of our own networks' taps."""
+    sent, noisy = tap in (CENTRE, RELEASE), tap == RELEASE and spec.channel.kind == "noise"
+    site = spec.channel.at if sent else tap
+    kinds = set(KINDS["map" if site in Backbone.taps and not (sent and spec.channel.numbers) else "vector"])
+    return kinds if noisy else kinds - {"centres"}
 
 
 def _check_numbers(config: AuditConfig) -> None:

@@ -11,7 +11,15 @@ from privatenet.audit.attack.findings import Control, Estimate
 from privatenet.audit.attack.intervals import Numbers, Resamples, recorded_accuracy, share
 from privatenet.audit.attack.measures import balanced_accuracy
 from privatenet.audit.attack.networks import adversaries_on, known_adversaries
-from privatenet.audit.attack.samples import AttackSplit, features_of, judged_rows, labelled_split, labels_of, people_in
+from privatenet.audit.attack.samples import (
+    AttackSplit,
+    LabelledFaces,
+    features_of,
+    judged_rows,
+    labelled_split,
+    labels_of,
+    people_in,
+)
 from privatenet.audit.attack.together import JUDGING_BATCH
 from privatenet.audit.settings import AuditConfig
 from privatenet.distributed.checkpoint import Checkpoint
@@ -31,13 +39,13 @@ class Floor:
     right: Numbers
 
 
-def target_label_floors(config: AuditConfig, faces: Faces, split: AttackSplit) -> dict[str, Floor]:
+def target_label_floors(config: AuditConfig, faces: LabelledFaces, split: AttackSplit) -> dict[str, Floor]:
     """`target_label_floor` of all attributes where there is one."""
     floors = {attribute: target_label_floor(attribute, config, faces, split) for attribute in config.attributes}
     return {attribute: floor for attribute, floor in floors.items() if floor}
 
 
-def target_label_floor(attribute: str, config: AuditConfig, faces: Faces, split: AttackSplit) -> Floor | None:
+def target_label_floor(attribute: str, config: AuditConfig, faces: LabelledFaces, split: AttackSplit) -> Floor | None:
     """What the true target label alone tells: the most frequent class among the fitting samples of that label.
 
     None where there are no samples to fit on or to judge on whose target and attribute are both known.

@@ -1,4 +1,4 @@
-"""The features of every picture in a frozen network, computed once and kept on disk, memory-mapped, for every attacker.
+"""The features of every picture in a frozen network, kept on disk, memory-mapped, for every attacker.
 
     features/<network>/index.json       the network, data set and precision, and the SHA-256 of every file below
     features/<network>/train/arm.npy    float32 [N, ...], a row for every sample of the split, in its order
@@ -6,41 +6,22 @@
 
 What a noisy channel sends is not kept but drawn from its centres, always alike: one release of every picture, or the
 mean of several. What a network with such a channel answers is: for each test picture, by several draws of the noise.
-
-Every machine has a folder of its own. A file appears whole or not at all, so that an interrupted extraction goes on
-with what is missing; a file that is not the one that was written is computed again.
 """
 
 import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from privatenet.audit.errors import AuditError
 from privatenet.data_shards import records
-from privatenet.data_shards.files import TMP, allocate, file_sha256, flush_to_disk, writing
-from privatenet.data_shards.reading.batches import evaluation_batches
-from privatenet.data_shards.reading.plan import evaluation_rows
-from privatenet.data_shards.reading.transforms import prepare
-from privatenet.distributed import agree
-from privatenet.distributed.chance import seeded
-from privatenet.distributed.config import EngineConfig
-from privatenet.distributed.engine import evaluation_precision, layout
-from privatenet.distributed.evaluate import EVALUATION_BATCH
-from privatenet.distributed.faces import Faces, Subset
-from privatenet.distributed.ranks import Ranks
-from privatenet.models.arm import one_by_one
+from privatenet.data_shards.files import TMP
 from privatenet.models.channel import CENTRE, RELEASE, ChannelSpec
-from privatenet.models.network import Network
 
 SPLITS = ("train", "test")
 LOGITS = "logits"
@@ -107,7 +88,7 @@ class Features:
         """Float32 [N, *shape of the tap], read-only, on disk; what is sent by a noisy channel in memory."""
         releases = releases_of(tap)
         if not releases or self.channel.kind != "noise":
-            mapped: Array = np.load(_file(self.folder, split, tap), mmap_mode="r")
+            mapped: Array = np.load(tap_file(self.folder, split, tap), mmap_mode="r")
             return mapped
         if self._drawn.get(split, ("",))[0] != tap:
             centres = self.array(split, CENTRE)
@@ -130,128 +111,7 @@ def releases_of(tap: str) -> int:
 
 def network_tap(tap: str) -> str:
     """The network's own tap that an audit's `tap` is of: `release` for `release_x10`."""
-    return tap.partition(SEVERAL)[0]
-
-
-def extract(
-    network: Network, key: Key, taps: Sequence[str], faces: Faces, engine: EngineConfig, ranks: Ranks, root: Path,
-    splits: Sequence[str] = SPLITS,
-) -> Features:  # fmt: skip
-    """Compute the features of `taps` and the logits that are not there yet; all ranks call it together.
-
-    The ranks of one machine share its samples, and its first one writes the folder's index. In evaluation mode, and no
-    picture's features depend on another picture, whatever the network's affinity. Raises `AuditError` where the folder
-    holds features of something else.
-    """
-    folder = root / key.folder
-    channel = network.spec.channel
-    all_shapes = {**network.tap_shapes, LOGITS: (network.spec.num_classes,)}
-    shapes = {tap: all_shapes[network_tap(tap)] for tap in (*taps, LOGITS)}
-    kept = {CENTRE if releases_of(tap) and channel.kind == "noise" else tap: shape for tap, shape in shapes.items()}
-    answers = {ANSWERS: (DRAWS, network.spec.num_classes)} if channel.kind == "noise" else {}
-    network = one_by_one(network).to(ranks.device).eval()
-    for split in splits:
-        files = kept | (answers if split == "test" else {})
-        samples = len(faces.train if split == "train" else faces.test)
-        expected = {name: (samples, *shape) for name, shape in files.items()}
-        missing_by_rank = agree.everyone(ranks, partial(_missing, folder, key, split, expected, ranks))
-        if any(missing_by_rank):  # only then are pictures decoded
-            missing = {name: files[name] for name in missing_by_rank[_first_here(ranks)]}
-            extraction = _Extraction(network, key, split, faces.everything(split), missing, engine, ranks, folder)
-            agree.each(ranks, extraction.lay_out)
-            agree.each(ranks, extraction.compute)
-            agree.each(ranks, extraction.publish)
-    return Features(key, folder, shapes, channel)
-
-
-@dataclass(frozen=True)
-class _Extraction:
-    """The features of one split that a machine lacks: its ranks fill files that their first one lays out and renames.
-
-    Several machines may have been given one folder: the files in work are named by the machine's first rank.
-    """
-
-    network: Network
-    key: Key
-    split: str
-    subset: Subset
-    shapes: Mapping[str, tuple[int, ...]]
-    engine: EngineConfig
-    ranks: Ranks
-    folder: Path
-
-    def lay_out(self) -> None:
-        if not self.ranks.first_here or not self.shapes:
-            return
-        with writing(self.folder):
-            (self.folder / self.split).mkdir(parents=True, exist_ok=True)
-            try:
-                for tap, shape in self.shapes.items():
-                    path = self._unfinished(tap)
-                    np.lib.format.open_memmap(path, "w+", np.float32, (len(self.subset.rows), *shape)).flush()
-                    allocate(path)
-            except OSError:
-                for tap in self.shapes:
-                    self._unfinished(tap).unlink(missing_ok=True)
-                raise
-
-    def compute(self) -> None:
-        """Write the rows of this rank's samples."""
-        if not self.shapes:
-            return
-        subset = self.subset
-        rows = evaluation_rows(subset.rows, self.ranks.local_world_size, self.ranks.local_rank)
-        files = {tap: np.lib.format.open_memmap(self._unfinished(tap), "r+") for tap in self.shapes}
-        chance = seeded(NOISE_SEED + self.ranks.local_rank, self.ranks.device)
-        with chance, evaluation_precision(self.engine, self.ranks.device):
-            for batch in evaluation_batches(subset.split, subset.pictures, rows, EVALUATION_BATCH):
-                images = layout(prepare(batch.images, self.network.spec.image_size), self.engine)
-                logits, taps = self.network(images)
-                positions = batch.positions.cpu().numpy()
-                if ANSWERS in files:
-                    taps[ANSWERS] = self._answers(taps[CENTRE])
-                for name, file in files.items():
-                    values = logits if name == LOGITS else taps[name]
-                    file[positions] = values.float().cpu().numpy()  # the host waits for the device here
-        for file in files.values():
-            file.flush()
-
-    def _answers(self, centres: Tensor) -> Tensor:
-        """Logits [B, draws, K] by draws of the noise around `centres`: what follows the channel is all that is run."""
-        network = self.network
-        return torch.stack([network.answer(network.channel(centres)) for _ in range(DRAWS)], dim=1)
-
-    def publish(self) -> None:
-        """Give the files their names, then write down their sums."""
-        if not self.ranks.first_here or not self.shapes:
-            return
-        sums = {f"{self.split}/{tap}": file_sha256(self._unfinished(tap)) for tap in self.shapes}
-        for tap in self.shapes:
-            self._unfinished(tap).replace(_file(self.folder, self.split, tap))
-        flush_to_disk(self.folder / self.split)
-        index = _read_index(self.folder, self.key)
-        unfinished = self.folder / f"index-{_first_here(self.ranks)}.json"
-        records.write(_INDEX, Index(self.key, index.sums | sums), unfinished)
-        unfinished.replace(self.folder / INDEX)
-
-    def _unfinished(self, tap: str) -> Path:
-        return self.folder / self.split / f"{tap}-{_first_here(self.ranks)}.npy{TMP}"
-
-
-def _missing(folder: Path, key: Key, split: str, shapes: Mapping[str, tuple[int, ...]], ranks: Ranks) -> list[str]:
-    """Taps without a file, or whose file is not the one that was written: a line says so. By a machine's first rank."""
-    if not ranks.first_here:
-        return []
-    sums = _read_index(folder, key).sums
-    missing = []
-    for tap, shape in shapes.items():
-        path = _file(folder, split, tap)
-        if path.is_file() and file_sha256(path) == sums.get(f"{split}/{tap}") and has_shape(path, shape):
-            continue
-        if path.is_file():
-            print(f"privatenet: {path}: is not the file that was written, computed again", file=sys.stderr)
-        missing.append(tap)
-    return missing
+    return RELEASE if releases_of(tap) else tap
 
 
 def has_shape(path: Path, shape: tuple[int, ...]) -> bool:
@@ -263,7 +123,8 @@ def has_shape(path: Path, shape: tuple[int, ...]) -> bool:
     return mapped.dtype == np.float32 and mapped.shape == shape
 
 
-def _read_index(folder: Path, key: Key) -> Index:
+def read_index(folder: Path, key: Key) -> Index:
+    """What the folder says of itself; an empty index where it is new. Raises `AuditError` where it is another's."""
     if not (folder / INDEX).is_file():
         return Index(key)
     index = records.read(_INDEX, folder / INDEX, "index of features", AuditError)
@@ -274,10 +135,13 @@ def _read_index(folder: Path, key: Key) -> Index:
     return index
 
 
-def _first_here(ranks: Ranks) -> int:
-    """The first rank of this machine."""
-    return ranks.rank - ranks.local_rank
+def write_index(folder: Path, index: Index, unfinished: str = "index") -> None:
+    """Write index.json, whole or not at all, by way of a file whose name begins with `unfinished`."""
+    path = folder / f"{unfinished}.json{TMP}"
+    records.write(_INDEX, index, path)
+    path.replace(folder / INDEX)
 
 
-def _file(folder: Path, split: str, tap: str) -> Path:
+def tap_file(folder: Path, split: str, tap: str) -> Path:
+    """Where the features of a tap are kept."""
     return folder / split / f"{tap}.npy"

@@ -32,6 +32,9 @@ class Estimate:
     bound: float | None = None
 
 
+UNKNOWN = Estimate(math.nan, math.nan, math.nan)
+
+
 @dataclass(frozen=True)
 class Attack:
     """One attacker on one representation of a tap, fitted `seeds` times, judged once, with the seed chosen by tuning.

@@ -23,14 +23,15 @@ from privatenet.models.network import Network
 class AttackContext:
     """What surrounds an attack: the labels of the fitting and of the tuning samples, the tap, seeds, and the device.
 
-    `donor` is the network whose upper layers a fine-tuning attacker starts from: an image adversary's, if there is one.
+    `donor` is the network whose upper layers a fine-tuning attacker starts from: an image adversary's, if there is one;
+    None for features of networks that are not ours.
     """
 
     labels: Labels
     tuning_labels: Labels
     num_classes: int
     tap: str
-    donor: Network
+    donor: Network | None
     seeds: tuple[int, ...]
     device: torch.device
 

@@ -25,14 +25,15 @@ from privatenet.audit.attack.samples import (
     AttackLabels,
     AttackSplit,
     Folds,
+    LabelledFaces,
     Representation,
+    form_of,
     labelled_split,
     representations,
 )
 from privatenet.audit.settings import FRESH, TRAINING, AuditConfig
 from privatenet.distributed import agree
 from privatenet.distributed.config import digest
-from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks
 from privatenet.models import adversary, arm
 from privatenet.models.channel import CENTRE
@@ -88,11 +89,12 @@ class Donor:
 class Fleet:
     """All attackers on one network: the features and samples they learn from, and the folder of their answers.
 
-    `config` names all attributes and attackers; `folds` are by kind of faces; `donors` by that and by attribute.
+    `config` names all attributes and attackers; `folds` are by kind of faces; `donors` by that and by attribute, and
+    without one nothing is fine-tuned.
     """
 
     features: Features
-    faces: Faces
+    faces: LabelledFaces
     folds: Folds
     donors: Mapping[tuple[str, str], Donor]
     config: AuditConfig
@@ -106,10 +108,12 @@ class Fleet:
             for tap, shape in self.features.shapes.items()
             for faces, splits in self.folds.items()
             for fold in range(len(splits))
-            for kind in KINDS["map" if len(shape) == 3 else "vector"]
+            for kind in KINDS[form_of(shape)]
             for attribute in self.config.attributes
             for name in self.config.attackers
-            if kind in ATTACKERS[name].kinds and (kind != "centres" or self.features.sigma(tap))
+            if kind in ATTACKERS[name].kinds
+            and (kind != "centres" or self.features.sigma(tap))
+            and (name != FineTuned.name or (faces, attribute) in self.donors)
         ]
 
     def site(self, tap: str) -> str:
@@ -122,8 +126,8 @@ class Fleet:
     def split(self, unit: Unit) -> AttackSplit:
         return self.folds[unit.faces][unit.fold]
 
-    def donor(self, unit: Unit) -> Donor:
-        return self.donors[unit.faces, unit.attribute]
+    def donor(self, unit: Unit) -> Donor | None:
+        return self.donors.get((unit.faces, unit.attribute))
 
     def seeds(self, unit: Unit) -> int:
         """How often a unit is fitted: on fresh faces once, as every fold is fitted anew."""
@@ -135,9 +139,10 @@ class Fleet:
         return representations(self.features, unit.tap, self.split(unit), self.config.components, 0, kept)
 
     def context(self, unit: Unit, labels: AttackLabels, seeds: Sequence[int]) -> AttackContext:
+        donor = self.donor(unit)
         return AttackContext(
             labels.fitting, labels.tuning, self.num_classes(unit.attribute), self.site(unit.tap),
-            self.donor(unit).network, tuple(seeds), self.device,
+            donor.network if donor else None, tuple(seeds), self.device,
         )  # fmt: skip
 
     def file(self, unit: Unit, prefix: str = "", code: Sequence[ModuleType] = ()) -> Path:
@@ -145,13 +150,14 @@ class Fleet:
 
         `code` are modules that they depend on beside `CODE` and the attacker's own.
         """
+        donor = self.donor(unit)
         module = sys.modules[type(ATTACKERS[unit.attacker]).__module__]
         identity = {
             "features": asdict(self.features.key),
             "rows": self.split(unit).sha256,
             "seeds": self.seeds(unit),
             "components": self.config.components,
-            "donor": self.donor(unit).sha256,
+            "donor": donor.sha256 if donor else "",
             "code": code_digest([module, *CODE, *code]),
             "libraries": library_versions(),
         }
@@ -238,8 +244,8 @@ def _run_unit(fleet: Fleet, unit: Unit, representation: Representation) -> Resul
     context = fleet.context(unit, labels, range(fleet.seeds(unit)))
     began = time.monotonic()
     answers = ATTACKERS[unit.attacker].attack(known, context)
-    note = representation.note
-    note += f"; starts from {fleet.donor(unit).name}" if unit.attacker == FineTuned.name else ""
+    note, donor = representation.note, fleet.donor(unit)
+    note += f"; starts from {donor.name}" if donor and unit.attacker == FineTuned.name else ""
     return Result(unit, answers, int(np.prod(known.shape)), note, time.monotonic() - began)
 
 

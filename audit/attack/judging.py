@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privatenet.audit.attack.features import LABEL, LOGITS
-from privatenet.audit.attack.findings import Attack, Estimate, Leak, chosen
+from privatenet.audit.attack.findings import UNKNOWN, Attack, Leak, chosen
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Result, Unit
 from privatenet.audit.attack.intervals import Numbers, Resamples
 from privatenet.audit.attack.label import label_results
@@ -26,6 +26,7 @@ from privatenet.audit.attack.online import code_blocks
 from privatenet.audit.attack.samples import (
     AttackLabels,
     AttackSplit,
+    LabelledFaces,
     Labels,
     Representation,
     labelled_split,
@@ -33,12 +34,9 @@ from privatenet.audit.attack.samples import (
 )
 from privatenet.audit.people import Indices
 from privatenet.data_shards.reading.plan import Rows
-from privatenet.distributed.faces import Faces
 
 BEST_OF_EACH_FOLD = "best of each fold"
 """An attack's name where folds of fresh faces have different best attackers."""
-
-UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,7 @@ class _Trial:
     order: Rows
 
     @classmethod
-    def of(cls, splits: Sequence[AttackSplit], faces: Faces, attribute: str) -> "_Trial":
+    def of(cls, splits: Sequence[AttackSplit], faces: LabelledFaces, attribute: str) -> "_Trial":
         known = [labelled_split(split, faces, attribute) for split in splits]
         rows = np.concatenate([subset.testing for subset, _ in known])
         order = np.argsort(rows)

@@ -11,7 +11,8 @@ from itertools import product
 from pathlib import Path
 
 from privatenet.audit.attack.controls import target_label_floors
-from privatenet.audit.attack.features import LOGITS, Key, extract, network_tap
+from privatenet.audit.attack.extract import NetworkExtractor, extract
+from privatenet.audit.attack.features import LOGITS, network_tap
 from privatenet.audit.attack.findings import Estimate, Leak
 from privatenet.audit.attack.fleet import Donor, Fleet, attack
 from privatenet.audit.attack.judging import judge_leaks
@@ -69,12 +70,12 @@ def quick_audit(
     the validation rows are too few to judge on.
     """
     folds = attack_folds(config, faces, validation=True)
-    key = Key(name, faces.fingerprint, engine.precision, network.spec.image_size)
+    extractor = NetworkExtractor(network, name, faces.fingerprint, engine, ranks)
     names = [tap for tap in config.taps if network_tap(tap) in network.taps]
-    features = extract(network, key, names, faces, engine, ranks, folder / "features", splits=("train",))
+    features = extract(extractor, names, faces, ranks, folder / "features", splits=("train",))
     taps = replace(features, shapes={tap: features.shapes[tap] for tap in names or [LOGITS]})
     donors = dict.fromkeys(product(FACES, config.attributes), Donor(one_by_one(network).cpu(), name))
-    fleet = Fleet(taps, faces, folds, donors, config, ranks.device, folder / "answers" / key.folder)
+    fleet = Fleet(taps, faces, folds, donors, config, ranks.device, folder / "answers" / features.key.folder)
     attacked = attack(fleet, ranks, lambda what, done, total: None)
 
     def judge() -> QuickFindings:

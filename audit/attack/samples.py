@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,17 +28,62 @@ from privatenet.audit.people import Indices, number_people, persons_or_unknown
 from privatenet.audit.settings import FACES, TRAINING, AuditConfig
 from privatenet.data_shards.files import make_once
 from privatenet.data_shards.reading.plan import Rows, validation_mask
+from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.config import digest
-from privatenet.distributed.faces import Faces
+from privatenet.distributed.ranks import Ranks
 from privatenet.models.channel import CENTRE
 
 SALT = "attackers/"
 LEAST_SAMPLES = 20
 PURPOSES = ("fitting", "tuning", "testing")
-KINDS = {"map": ("map", "raw", "whitened", "channels"), "vector": ("vector", "raw", "whitened", "centres")}
-"""The representations of a tap that is a map [C, h, w] or a vector [C]; `centres` are those of noisy releases only."""
+KINDS = {
+    "vector": ("vector", "raw", "whitened", "centres"),
+    "tokens": ("raw", "whitened", "channels"),
+    "map": ("map", "raw", "whitened", "channels"),
+}
+"""The representations of a tap that is a vector [C], tokens [T, C] or a map [C, h, w]; `centres` are those of noisy
+releases only."""
 
 Labels = npt.NDArray[np.int64]
+
+
+class LabelledSplit(Protocol):
+    """What is known of a split's samples: names, labels int64 [N, attributes] with -1 where unknown, and who is in
+    them, int64 [N] with -1 where unknown, if that is known of any."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def labels(self) -> Labels: ...
+
+    @property
+    def persons(self) -> Labels | None: ...
+
+    def __len__(self) -> int: ...
+
+
+class LabelledFaces(Protocol):
+    """What attackers are told of the faces whose features they look at: `Faces`, or what came with features that were
+    made elsewhere. `held_out` says which of the training split no network has learnt from."""
+
+    @property
+    def schema(self) -> Schema: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def train(self) -> LabelledSplit: ...
+
+    @property
+    def test(self) -> LabelledSplit: ...
+
+    @property
+    def held_out(self) -> npt.NDArray[np.bool_]: ...
+
+    @property
+    def ranks(self) -> Ranks: ...
 
 
 @dataclass(frozen=True)
@@ -98,7 +144,7 @@ class Representation:
         )
 
 
-def attack_folds(config: AuditConfig, faces: Faces, validation: bool = False) -> Folds:
+def attack_folds(config: AuditConfig, faces: LabelledFaces, validation: bool = False) -> Folds:
     """For every kind of faces in `config` the splits that attackers learn from and are judged on: one, or one a fold.
 
     The test split is judged, or with `validation` the validation rows, without the test split. Raises `AuditError`
@@ -120,7 +166,7 @@ def attack_folds(config: AuditConfig, faces: Faces, validation: bool = False) ->
     return folds
 
 
-def training_split(faces: Faces, validation: bool = False) -> tuple[AttackSplit]:
+def training_split(faces: LabelledFaces, validation: bool = False) -> tuple[AttackSplit]:
     """Halves of the training split, every class of the target alike, whole people where they are known.
 
     Where the validation rows are judged, the halves are of what the network learnt from.
@@ -132,29 +178,29 @@ def training_split(faces: Faces, validation: bool = False) -> tuple[AttackSplit]
     return (AttackSplit(*halves, judged_rows(faces, validation)),)
 
 
-def judged_rows(faces: Faces, validation: bool = False) -> Rows:
+def judged_rows(faces: LabelledFaces, validation: bool = False) -> Rows:
     """The rows of the test split, or the validation rows."""
     first = len(faces.train)
     return np.flatnonzero(faces.held_out) if validation else np.arange(first, first + len(faces.test))
 
 
-def labels_of(faces: Faces, attribute: str) -> Labels:
+def labels_of(faces: LabelledFaces, attribute: str) -> Labels:
     """The labels of all faces, int64 [N]; -1: unknown."""
     column = faces.schema.names.index(attribute)
     return np.concatenate([faces.train.labels[:, column], faces.test.labels[:, column]])
 
 
-def persons_of(faces: Faces) -> Indices:
+def persons_of(faces: LabelledFaces) -> Indices:
     """Who is in each of all faces, int64 [N]; -1: unknown."""
     return np.concatenate([persons_or_unknown(split.persons, len(split.labels)) for split in (faces.train, faces.test)])
 
 
-def people_in(faces: Faces, rows: Rows) -> Indices:
+def people_in(faces: LabelledFaces, rows: Rows) -> Indices:
     """Who is in each of `rows` of all faces, int64 [N], numbered from 0; an unknown person is one of their own."""
     return number_people(persons_of(faces)[rows])
 
 
-def labelled_split(split: AttackSplit, faces: Faces, attribute: str) -> tuple[AttackSplit, AttackLabels]:
+def labelled_split(split: AttackSplit, faces: LabelledFaces, attribute: str) -> tuple[AttackSplit, AttackLabels]:
     """The rows of `split` whose `attribute` is known, and their labels."""
     labels = labels_of(faces, attribute)
     rows = {purpose: rows[labels[rows] >= 0] for purpose, rows in vars(split).items() if purpose in PURPOSES}
@@ -173,7 +219,7 @@ def features_of(features: Features, tap: str, rows: Rows) -> Array:
 def representations(
     features: Features, tap: str, split: AttackSplit, components: int, seed: int, kept: Path | None = None
 ) -> Iterator[Representation]:
-    """A tap as it is (map or vector), raw, whitened and, for maps, by its channels' means, whitened.
+    """A tap as it is (map or vector), raw, whitened and, of maps and tokens, by its channels' means, whitened.
 
     *Raw* keeps the directions' relative variances, under one common factor; *whitened* scales every principal
     component to variance 1, so that what hides in directions of low variance is as loud as the rest. Taps of more than
@@ -185,8 +231,9 @@ def representations(
     fitting, tuning, testing = (features_of(features, tap, r) for r in (split.fitting, split.tuning, split.testing))
     arrays = fitting, tuning, testing
     shape = features.shapes[tap]
-    kind = "map" if len(shape) == 3 else "vector"
-    yield Representation(kind, *arrays, f"the {'x'.join(map(str, shape))} numbers as they are")
+    form = form_of(shape)
+    if form in KINDS[form]:
+        yield Representation(form, *arrays, f"the {'x'.join(map(str, shape))} numbers as they are")
     flat = tuple(array.reshape(len(array), -1) for array in arrays)
     identity = [tap, split.sha256, components, seed, library_versions()]
 
@@ -195,16 +242,21 @@ def representations(
         return _principal(arrays, components, seed, path)
 
     yield from _scaled(("raw", "whitened"), principal("numbers", flat), "")
-    if kind == "vector" and (sigma := features.sigma(tap)):
+    if form == "vector" and (sigma := features.sigma(tap)):
         centres = features_of(features, CENTRE, split.fitting)
         note = f"fitting pictures before noise, others as sent; the noise is {sigma:.3g}"
         yield Representation("centres", centres, flat[1], flat[2], note, sigma)
-    if kind == "map":
-        means = tuple(array.mean(axis=(2, 3)) for array in arrays)
-        yield from _scaled(("channels",), principal("channels", means), f"the {shape[0]} channels' means, ")
+    if form != "vector":
+        means = tuple(array.mean(axis=(2, 3) if form == "map" else 1) for array in arrays)
+        yield from _scaled(("channels",), principal("channels", means), f"the {means[0].shape[1]} channels' means, ")
 
 
-def _fresh_splits(faces: Faces, config: AuditConfig, validation: bool) -> tuple[AttackSplit, ...]:
+def form_of(shape: Sequence[int]) -> str:
+    """The form of a tap with features of this shape for one picture: one of `KINDS`."""
+    return list(KINDS)[len(shape) - 1]
+
+
+def _fresh_splits(faces: LabelledFaces, config: AuditConfig, validation: bool) -> tuple[AttackSplit, ...]:
     """The judged rows cut into folds; to learn from for each, three quarters of the others, one quarter to tune on."""
     names, target = [*faces.train.names, *faces.test.names], _target(faces)
     persons = persons_of(faces)
@@ -226,11 +278,11 @@ def _fresh_splits(faces: Faces, config: AuditConfig, validation: bool) -> tuple[
     return tuple(splits)
 
 
-def _target(faces: Faces) -> Labels:
+def _target(faces: LabelledFaces) -> Labels:
     return labels_of(faces, faces.schema.target)
 
 
-def _check_samples(splits: Sequence[AttackSplit], kind: str, faces: Faces, attribute: str) -> None:
+def _check_samples(splits: Sequence[AttackSplit], kind: str, faces: LabelledFaces, attribute: str) -> None:
     """Raise `AuditError` where there are too few to fit or to judge an attacker, or all are of one class."""
     labels = [labelled_split(split, faces, attribute)[1] for split in splits]
     classes = faces.schema.attribute(attribute).classes

@@ -5,18 +5,17 @@ import numpy as np
 from privatenet.audit.attack.features import Array, Features
 from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.attack.intervals import share
-from privatenet.audit.attack.samples import judged_rows, labels_of, people_in
+from privatenet.audit.attack.samples import LabelledFaces, judged_rows, labels_of, people_in
 from privatenet.audit.people import Indices
 from privatenet.data_shards.reading.plan import Rows
-from privatenet.distributed.faces import Faces
 
 
-def network_utility(features: Features, faces: Faces, confidence: float) -> tuple[Estimate, float]:
+def network_utility(features: Features, faces: LabelledFaces, confidence: float) -> tuple[Estimate, float]:
     """`utility` on the test split, over several draws of a channel's noise."""
     return utility(features.answers("test"), faces, judged_rows(faces), confidence)
 
 
-def utility(answers: Array, faces: Faces, rows: Rows, confidence: float) -> tuple[Estimate, float]:
+def utility(answers: Array, faces: LabelledFaces, rows: Rows, confidence: float) -> tuple[Estimate, float]:
     """How often logits, float32 [N, D, K] of D draws of a channel's noise, name the target class of `rows` of all
     faces, in the mean over draws; and the share of the largest class. The interval is over people. NaN without labels.
     """

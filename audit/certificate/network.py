@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from privatenet.audit.attack.checks import check_attributes, check_confidence, check_network, check_releases
-from privatenet.audit.attack.features import LOGITS, Features, Key, extract
+from privatenet.audit.attack.extract import NetworkExtractor, extract
+from privatenet.audit.attack.features import LOGITS, Features
 from privatenet.audit.attack.findings import Estimate
+from privatenet.audit.attack.samples import LabelledFaces
 from privatenet.audit.attack.utility import network_utility
 from privatenet.audit.certificate.bound import MOST_NUMBERS
 from privatenet.audit.certificate.rows import CertificateRow, People, Release, certificate_rows
@@ -69,12 +71,11 @@ def certify(
     reason = "" if config.deployment == "label" else split_reason(network)
     if config.deployment == "split" and reason:
         raise AuditError(f"{source.folder}: {reason}; accepted: --deployment label")
-    key = Key(source.hash, faces.fingerprint, engine.precision, network.spec.image_size)
-    root = source.folder.parent.parent / "features"
-    features = sent_features(network, key, faces, engine, ranks, root)
+    extractor = NetworkExtractor(network, source.hash, faces.fingerprint, engine, ranks)
+    features = sent_features(extractor, faces, ranks, source.folder.parent.parent / "features")
     releases = network_releases(network, features, config.releases)
     releases = [release for release in releases if config.deployment in ("", release.deployment)]
-    people = people_of(faces, attributes, source)
+    people = people_of(faces, attributes, schema.target, source.state["identity"]["fingerprint"])
     rows, reasons = agree.first(
         ranks, lambda: certificate_rows(releases, people, config.confidence, config.draws, config.jointly)
     )
@@ -120,11 +121,11 @@ def split_reason(network: Network) -> str:
     return ""
 
 
-def sent_features(network: Network, key: Key, faces: Faces, engine: EngineConfig, ranks: Ranks, root: Path) -> Features:
-    """What certificates of `network` rest on, of the test split: its logits and, where that can be certified, what its
+def sent_features(extractor: NetworkExtractor, faces: Faces, ranks: Ranks, root: Path) -> Features:
+    """What certificates of a network rest on, of the test split: its logits and, where that can be certified, what its
     channel sends; all ranks call it together. Kept in `root`."""
-    taps = [] if split_reason(network) else [CENTRE]
-    return extract(network, key, taps, faces, engine, ranks, root, splits=("test",))
+    taps = [] if split_reason(extractor.network) else [CENTRE]
+    return extract(extractor, taps, faces, ranks, root, splits=("test",))
 
 
 def network_releases(network: Network, features: Features, counts: Sequence[int]) -> list[Release]:
@@ -141,17 +142,16 @@ def network_releases(network: Network, features: Features, counts: Sequence[int]
     return [*releases, Release("label", features.array("test", LOGITS).argmax(axis=1))]
 
 
-def people_of(faces: Faces, attributes: Sequence[str], source: Checkpoint) -> People:
-    """Labels and persons of the test split. Persons are compared with those of the training split, where that is what
-    `source` was trained on."""
+def people_of(faces: LabelledFaces, attributes: Sequence[str], target: str, fingerprint: str) -> People:
+    """Labels and persons of the test split, for a network that names `target`. Persons are compared with those of the
+    training split, where that is of the data set that the network was trained on, which has this `fingerprint`."""
     test, schema = faces.test, faces.schema
     columns = dict(zip(schema.names, test.labels.T, strict=True))
     fresh = np.ones(len(test), dtype=np.bool_)
-    if source.state["identity"]["fingerprint"] == faces.fingerprint and test.persons is not None:
+    if fingerprint == faces.fingerprint and test.persons is not None:
         trained = faces.train.persons if faces.train.persons is not None else np.array([], dtype=np.int64)
         fresh = ~((test.persons >= 0) & np.isin(test.persons, trained))
-    same_target = schema.target == source.state["schema"]["target"]
-    targets = columns[schema.target] if same_target else None
+    targets = columns[schema.target] if schema.target == target else None
     return People({name: columns[name] for name in attributes}, targets, test.persons, fresh)
 
 

@@ -1,5 +1,7 @@
 """An audit's findings on the terminal: utility, then for each private attribute who reads how much, then verdicts."""
 
+import math
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -20,7 +22,7 @@ def print_summary(findings: Findings, console: Console | None = None) -> None:
     """Print what a person needs first; fits 80 columns."""
     console = console or Console(width=max(80, Console().width))
     for network in findings.networks:
-        if network.role != "random":
+        if network.role != "random" and math.isfinite(network.utility.value):
             console.print(Text(_utility(network)))
     leaks = findings.audited.leaks
     for attribute in dict.fromkeys(leak.attribute for leak in leaks):

@@ -26,6 +26,8 @@ OWNERS = {
     "ray": {"tune/"},
     "optuna": {"tune/"},
     "plotly": {"tune/compare/"},
+    "onnx": {"audit/foreign/onnx.py"},
+    "onnxruntime": {"audit/foreign/onnx.py"},
 }
 
 pytestmark = pytest.mark.skipif(not (ROOT / "setup.cfg").is_file(), reason="needs the source tree")
@@ -102,7 +104,9 @@ def test_ranks_wait_for_each_other_only_where_they_agree() -> None:
 
 
 def test_no_room_has_an_init_file_that_would_shadow_another_package() -> None:
-    assert not [path for room in ALLOWED for path in (ROOT / room).rglob("__init__.py")]
+    """`import audit` in the source tree is nobody else's; `distributed` or `tune` might be."""
+    files = {path.relative_to(ROOT).as_posix() for room in ALLOWED for path in (ROOT / room).rglob("__init__.py")}
+    assert files <= {"audit/__init__.py", "models/__init__.py"}
 
 
 def test_the_wheel_holds_every_file_of_the_tree(wheel: Path) -> None:
