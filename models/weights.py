@@ -14,6 +14,9 @@ from torch import Tensor
 
 from privatenet.models.errors import ModelError
 
+CLASSIFIERS = ("fc.", "classifier.")
+"""How names of a classifier's tensors begin, which no backbone has."""
+
 
 def backbone_weights(
     name: str, expected: Mapping[str, Tensor], torchvision_names: Mapping[str, str], weights: str
@@ -24,11 +27,23 @@ def backbone_weights(
     names; it may be wrapped in {"state_dict": ...}, prefixed with "module.", and carry a classifier, which is ignored.
     Raises ModelError when weights are missing or do not fit.
     """
-    state = _imagenet(name) if weights == "imagenet" else _read(Path(weights))
+    state = _imagenet(name) if weights == "imagenet" else read_weights(Path(weights))
     keys = {theirs: key for key, theirs in torchvision_names.items()}
-    renamed = {keys.get(key, key): tensor for key, tensor in _backbone_part(state, weights).items()}
+    renamed = {keys.get(key, key): tensor for key, tensor in state.items() if not key.startswith(CLASSIFIERS)}
     _check_fit(name, expected, renamed, weights)
     return renamed
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a local .safetensors, .pth or .pt file under their plain names: unwrapped, without "module.".
+
+    Raises ModelError where it is no such file.
+    """
+    state = _read(path)
+    plain = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
+    if others := [key for key, value in plain.items() if not isinstance(value, Tensor)]:
+        raise ModelError(f"weights {str(path)!r}: {_few(others)} hold no tensor; accepted: a state_dict")
+    return plain
 
 
 def _imagenet(name: str) -> dict[str, Any]:
@@ -57,15 +72,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise ModelError(f"weights {str(path)!r}: holds a {type(content).__name__}; accepted: a state_dict")
     return dict(content)
-
-
-def _backbone_part(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """The tensors of the backbone under their plain names: unwrapped, without "module." and without a classifier."""
-    plain = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
-    weights = {key: value for key, value in plain.items() if not key.startswith(("fc.", "classifier."))}
-    if others := [key for key, value in weights.items() if not isinstance(value, Tensor)]:
-        raise ModelError(f"weights {source!r}: {_few(others)} hold no tensor; accepted: a state_dict")
-    return weights
 
 
 def _check_fit(name: str, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:

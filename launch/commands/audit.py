@@ -1,10 +1,10 @@
-"""`privatenet audit`: attack a trained network and say what leaks, as a page, tables and a model card."""
+"""`privatenet audit`: attack a network, ours or any other, and say what leaks, as a page, tables and a model card."""
 
 import io
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,20 @@ from jsonargparse.typing import PositiveInt
 
 from privatenet.audit.attack.findings import Findings, read_findings, write_findings
 from privatenet.audit.errors import AuditError
+from privatenet.audit.foreign.settings import ForeignConfig
 from privatenet.audit.paper.reproduction import Reproduction, read_reproduction
 from privatenet.audit.settings import AuditConfig
-from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.shards.picture import decode_stored
 from privatenet.data_shards.uri import Uri
-from privatenet.distributed import agree, checkpoint
+from privatenet.distributed import agree
 from privatenet.distributed.arguments import parse_arguments
-from privatenet.distributed.checkpoint import Checkpoint
-from privatenet.distributed.config import EngineConfig, TrackingConfig
+from privatenet.distributed.config import TrackingConfig
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.held import held
 from privatenet.distributed.progress import WorkProgress
 from privatenet.distributed.ranks import join, launched, leave
+from privatenet.launch.commands.subject import choose_subject, load_source
 from privatenet.launch.exits import LEAKS
 from privatenet.launch.launcher import launch, run_on_ranks
 
@@ -48,6 +48,7 @@ def parser() -> ArgumentParser:
         "Folder or URL of the data set; empty: where it was trained, without the name and password of a URL.",
         "On several machines: deepspeed --hostfile H --module privatenet.launch.commands.audit CHECKPOINT ...",
     )
+    built.add_class_arguments(ForeignConfig, as_group=False)
     built.add_class_arguments(AuditConfig, as_group=False)
     built.add_argument("--output", default="", type=str, help="Folder of the report; empty: audit-STAGE in the run's.")
     built.add_argument("--pictures", default=0, type=int, help="Test pictures in the report; none unless asked.")
@@ -75,7 +76,11 @@ def network_parser(command: str, description: str, shards: str, epilog: str = ""
     built = ArgumentParser(
         prog=f"privatenet {command}", description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False
     )
-    built.add_argument("checkpoint", help="Folder of a target or private network, such as runs/demo/private.")
+    help_text = "Folder of a target or private network, such as runs/demo/private."
+    if command == "audit":
+        built.add_argument("checkpoint", nargs="?", default="", help=f"{help_text} Or see --network, --features.")
+    else:
+        built.add_argument("checkpoint", help=help_text)
     built.add_argument("--config", action="config", help="YAML file of settings; later flags override it.")
     built.add_argument("--shards", default=Uri(), type=Uri, help=shards)
     built.add_argument("--ranks", default=1, type=PositiveInt, help="Processes that share the work; one per GPU, say.")
@@ -89,24 +94,18 @@ def _main(argv: list[str]) -> int:
         _read_inputs(values)  # what is wrong with them is said before ranks are started
         return launch("privatenet.launch.commands.audit", argv, values["ranks"])
     ranks = join()
-    # The engine takes seconds to import: not before the settings are known to be good.
-    from privatenet.audit.attack.audit import audit
-    from privatenet.audit.attack.checks import check_config
-
     try:
-        source, beside, sweep = agree.first(ranks, lambda: _read_inputs(values))
-        folder = Path(values["output"] or source.folder.parent.parent / f"audit-{source.folder.parent.name}")
-        faces = Faces(agree.each(ranks, lambda: data_config(source, values["shards"])), ranks)
-        settings = check_config(config, source, faces)
-        _check_limits(values["fail_above"], settings)
-        engine = EngineConfig(**source.state["config"]["engine"])
-        with held(folder, ranks):
+        beside, sweep = agree.first(ranks, lambda: _read_inputs(values))
+        subject = choose_subject(values, config, ranks)
+        _check_limits(values["fail_above"], subject.config)
+        with held(subject.folder, ranks):
             with WorkProgress(ranks.first) as progress:
-                findings = audit(config, source, faces, engine, ranks, progress.step)
+                findings = subject.audit(progress.step)
             if not ranks.first:
                 return 0
-            _report(findings, folder, beside, sweep, _pictures(faces, values["pictures"]))
-            _track(findings, folder, TrackingConfig(**values["tracking"]), asdict(settings))
+            pictures = _pictures(subject.faces, values["pictures"]) if subject.faces else []
+            _report(findings, subject.folder, beside, sweep, pictures)
+            _track(findings, subject.folder, TrackingConfig(**values["tracking"]), asdict(subject.config))
     finally:
         leave()
     excesses = _excesses(findings, values["fail_above"])
@@ -115,27 +114,20 @@ def _main(argv: list[str]) -> int:
     return LEAKS if excesses else 0
 
 
-def _read_inputs(values: Mapping[str, Any]) -> tuple[Checkpoint, dict[str, Findings], Reproduction | None]:
-    """The checkpoint; audits to set beside it; and a sweep over lambda."""
-    source = load_source(Path(values["checkpoint"]))
-    beside = {path: read_findings(Path(path)) for path in values["beside"]}
-    return source, beside, read_reproduction(Path(values["sweep"])) if values["sweep"] else None
-
-
-def load_source(folder: Path) -> Checkpoint:
-    """The checkpoint of a stage's folder, or of any folder that holds one."""
-    return checkpoint.load(folder / "final" if (folder / "final").is_dir() else folder)
-
-
-def data_config(source: Checkpoint, shards: Uri) -> DataConfig:
-    """The data set that the network was trained on: at `shards`, or else where it was then."""
-    data = DataConfig(**source.state["config"]["data"])
-    if not shards and "://" not in data.shards and not Path(data.shards).is_dir():
+def _read_inputs(values: Mapping[str, Any]) -> tuple[dict[str, Findings], Reproduction | None]:
+    """Audits to set beside this one, and a sweep over lambda. What is audited is looked at, too, so far as that is
+    quick."""
+    subjects = [name for name in ("checkpoint", "network", "features") if values[name]]
+    if len(subjects) != 1:
         raise ConfigError(
-            f"{source.folder} was trained on {data.shards}, and from {Path.cwd()} there is no such folder; "
-            "say where the data set is by --shards DIR"
+            f"audit of {' and '.join(subjects) or 'nothing'}: accepted is one of CHECKPOINT, --network and --features"
         )
-    return replace(data, shards=shards or data.shards, cache=data.cache if Path(data.cache).is_dir() else "")
+    if values["network"] and not values["shards"]:
+        raise ConfigError("network: say by --shards DIR on which faces it is to be audited")
+    if values["checkpoint"]:
+        load_source(Path(values["checkpoint"]))
+    beside = {path: read_findings(Path(path)) for path in values["beside"]}
+    return beside, read_reproduction(Path(values["sweep"])) if values["sweep"] else None
 
 
 def _limits(argv: list[str]) -> list[str]:
