@@ -1,8 +1,6 @@
 """DeepSpeed, and nothing else of ours knows it: one task, one engine, one summed loss."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import deepspeed
@@ -11,9 +9,8 @@ from deepspeed.utils import logger, safe_get_full_optimizer_state, safe_set_full
 from torch import Tensor, nn
 
 from privatenet.distributed.config import EngineConfig, FitConfig
+from privatenet.distributed.precision import DTYPES
 from privatenet.distributed.ranks import Ranks
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Engine:
@@ -144,21 +141,6 @@ def deepspeed_config(fit: FitConfig, config: EngineConfig, ranks: Ranks) -> dict
         "torch_autocast": {"enabled": lower, "dtype": str(DTYPES[config.precision]).removeprefix("torch.")},
         "steps_per_print": 2**31,
     }
-
-
-def layout(images: Tensor, config: EngineConfig) -> Tensor:
-    """Pictures in the memory layout that the engine's networks are fastest with."""
-    return images.contiguous(memory_format=torch.channels_last if config.channels_last else torch.contiguous_format)
-
-
-@contextmanager
-def evaluation_precision(config: EngineConfig, device: torch.device) -> Iterator[None]:
-    """No gradients, and the same autocast as in training."""
-    with (
-        torch.inference_mode(),
-        torch.autocast(device.type, DTYPES[config.precision], enabled=config.precision != "fp32"),
-    ):
-        yield
 
 
 def _optimizer(fit: FitConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

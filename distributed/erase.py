@@ -5,9 +5,9 @@ import torch
 from privatenet.data_shards.reading.transforms import prepare
 from privatenet.distributed import agree
 from privatenet.distributed.config import Config
-from privatenet.distributed.engine import evaluation_precision, layout
 from privatenet.distributed.evaluate import EVALUATION_BATCH
 from privatenet.distributed.faces import Faces, Subset
+from privatenet.distributed.precision import evaluation_precision, layout
 from privatenet.distributed.ranks import Ranks
 from privatenet.models.channel import CENTRE
 from privatenet.models.erasure import Erasure, leace, moments

@@ -9,9 +9,9 @@ from torch import Tensor
 from privatenet.data_shards.reading.transforms import prepare
 from privatenet.distributed import agree
 from privatenet.distributed.config import Config
-from privatenet.distributed.engine import evaluation_precision, layout
 from privatenet.distributed.faces import Faces, Subset
 from privatenet.distributed.metrics import Score, Tally
+from privatenet.distributed.precision import evaluation_precision, layout
 from privatenet.distributed.ranks import Ranks
 from privatenet.models.probe import explained_variance, reduce_map
 from privatenet.models.tasks import PrivateTask, Task

@@ -25,13 +25,14 @@ from privatenet.distributed import agree, checkpoint, snapshot
 from privatenet.distributed.adversaries import AdversaryTrainer
 from privatenet.distributed.clock import Clock
 from privatenet.distributed.config import Config, FitConfig
-from privatenet.distributed.engine import Engine, layout
+from privatenet.distributed.engine import Engine
 from privatenet.distributed.errors import Diverged, Interrupted
 from privatenet.distributed.evaluate import Scores, evaluate, probe_terms, score_metrics
 from privatenet.distributed.faces import Faces, Subset
 from privatenet.distributed.heartbeat import Heartbeat
 from privatenet.distributed.metrics import LossMeans
 from privatenet.distributed.mirror import LEFT_OUT, Mirror
+from privatenet.distributed.precision import layout
 from privatenet.distributed.progress import EpochProgress
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.schedule import learning_rate

@@ -34,9 +34,9 @@ from privatenet.data_shards.reading.transforms import prepare
 from privatenet.distributed import agree
 from privatenet.distributed.chance import seeded
 from privatenet.distributed.config import EngineConfig
-from privatenet.distributed.engine import evaluation_precision, layout
 from privatenet.distributed.evaluate import EVALUATION_BATCH
 from privatenet.distributed.faces import Faces, Subset
+from privatenet.distributed.precision import evaluation_precision, layout
 from privatenet.distributed.ranks import Ranks
 from privatenet.models.arm import one_by_one
 from privatenet.models.channel import CENTRE, RELEASE, ChannelSpec

@@ -40,8 +40,8 @@ from privatenet.data_shards.files import replacing
 from privatenet.distributed import agree
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config
-from privatenet.distributed.engine import evaluation_precision, layout
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.precision import evaluation_precision, layout
 from privatenet.distributed.progress import Say
 from privatenet.distributed.provenance import code_version
 from privatenet.distributed.ranks import Ranks
