@@ -42,6 +42,8 @@ class Predictor:
         self.device = device
         self.network = one_by_one(load_network(source)).to(device).eval()
         self.size = self.network.spec.image_size
+        if len(self.classes) != (logits := self.network.spec.num_classes):
+            raise ConfigError(f"{source.folder}: {self.target} has {len(self.classes)} classes, its network {logits}")
 
     def answer(self, faces: Tensor) -> Tensor:
         """Probabilities float32 [B, K], on the CPU, of faces float32 [B, 3, S, S] in 0 to 255."""

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from privatenet.audit.report.text import percent
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import replacing, writing
 from privatenet.data_shards.photographs.frame import Frame
@@ -137,9 +136,16 @@ def annotated(image: Image.Image, boxes: Sequence[tuple[float, ...] | None], wor
         if box:
             left, top, right, bottom = (scale * side for side in box)
             draw.rectangle((left, top, right, bottom), outline=_PAPER, width=max(2, line // 8))
-            draw.rectangle((left, top - line, left + draw.textlength(word, font) + 8, top), fill=_PAPER)
-            draw.text((left + 4, top - line), word, _INK, font)
+            width = draw.textlength(word, font) + 8
+            left, top = max(0.0, min(left, sheet.width - width)), max(0.0, top - line)
+            draw.rectangle((left, top, left + width, top + line), fill=_PAPER)
+            draw.text((left + 4, top), word, _INK, font)
     return sheet
+
+
+def percent(share: float) -> str:
+    """A share of 1 in percent, without the sign."""
+    return f"{100 * share:.1f}"
 
 
 def place(frame: Frame) -> str:

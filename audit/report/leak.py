@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from privatenet.audit.attack.findings import Findings, Leak, read_findings
+from privatenet.audit.attack.findings import Findings, read_findings
 from privatenet.audit.errors import AuditError
 from privatenet.audit.report.text import DASH, deployment, interval, percent
 from privatenet.audit.report.verdict import sharpest
@@ -37,10 +37,10 @@ def leak_table(findings: Findings) -> Table:
     table.add_column("reads")
     for heading in ("right", "interval", "floor", "majority"):
         table.add_column(heading, justify="right", no_wrap=True)
-    groups: dict[tuple[str, str], list[Leak]] = {}
-    for leak in leaks:
-        groups.setdefault((leak.attribute, deployment(leak.tap)), []).append(leak)
-    for (attribute, where), group in groups.items():
+    places = dict.fromkeys((leak.attribute, deployment(leak.tap)) for leak in leaks)
+    attributes = list(dict.fromkeys(leak.attribute for leak in leaks))
+    for attribute, where in sorted(places, key=lambda place: attributes.index(place[0])):
+        group = [leak for leak in leaks if (leak.attribute, deployment(leak.tap)) == (attribute, where)]
         leak = sharpest(group)
         accuracy, floor = leak.headline.accuracy, findings.floor(attribute)
         table.add_row(

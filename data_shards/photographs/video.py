@@ -10,8 +10,8 @@ from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.photographs.frame import Frame
 from privatenet.data_shards.shards.picture import MAX_PIXELS
 
-_FORMATS = "avi,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2"
-"""FFmpeg's names of the formats that are opened: a playlist, which would make it open other files, is none."""
+_OPTIONS = {"format_whitelist": "avi,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2", "protocol_whitelist": "file"}
+"""FFmpeg opens these formats, and nothing else on their behalf: a playlist would name files and addresses."""
 
 
 def video_library() -> Any:
@@ -28,11 +28,11 @@ def read_video(path: Path, every: int) -> Iterator[Frame]:
     av = video_library()
     number = -1
     try:
-        with av.open(str(path), options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"}) as container:
-            if not container.streams.video:
-                yield Frame(path, None, error=f"{path}: holds no video")
+        with av.open(str(path), options=_OPTIONS, metadata_errors="replace") as container:
+            stream = next(iter(container.streams.video), None)
+            if stream is None or stream.codec_context is None:
+                yield Frame(path, None, error=f"{path}: holds no video of a kind that is known")
                 return
-            stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
             for number, frame in enumerate(container.decode(stream)):
