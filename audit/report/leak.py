@@ -30,8 +30,10 @@ def newest_audit(source: Checkpoint) -> Findings:
 def leak_table(findings: Findings) -> Table:
     """Who reads how much: for each attribute and deployment the best attacker, beside the floor and the majority."""
     leaks = findings.audited.leaks
-    faces = f"{max(leak.samples for leak in leaks):,} test faces"
-    title = f"What an adversary still reads of such a face, %: over {faces}, whoever is on this one"
+    faces = max((leak.samples for leak in leaks), default=0)
+    title = (
+        f"Right answers of an audit's best attacker, %, over {faces:,} test faces; of the faces above nothing is said"
+    )
     table = Table(box=SIMPLE_HEAD, show_edge=False, title=Text(title), title_justify="left")
     table.add_column("attribute")
     table.add_column("reads")

@@ -2,7 +2,7 @@
 
 Chosen because its weights (2 MB) lie in its wheel, it runs on the torch that is here, CPU or GPU, and it says where
 eyes and mouth are. Of 200 faces of our sample of LFW it found all, with both eyes. OpenCV's cascades, in its wheel up
-to version 4, found 198, and both eyes of 157; what MediaPipe, OpenCV 5 and InsightFace offer needs a download.
+to version 4, found 198, and both eyes of 157; the wheels of MediaPipe 1 and OpenCV 5 hold no detector's weights.
 
 Zhang, Zhang, Li and Qiao, "Joint face detection and alignment using multitask cascaded convolutional networks", 2016.
 """
