@@ -1,4 +1,4 @@
-"""In which numbers a network computes outside of training, and in which memory layout."""
+"""In which number format and memory layout a network computes: in training, and alike wherever it is only asked."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -12,6 +12,10 @@ COMMANDS = {
     "run": ("privatenet.launch.commands.run", "train all stages in order on one or more ranks, and print what leaks"),
     "audit": ("privatenet.launch.commands.audit", "attack a trained network and report what it tells of whom"),
     "certify": ("privatenet.launch.commands.certify", "bound what any adversary reads of what a network sends"),
+    "predict": (
+        "privatenet.launch.commands.predict",
+        "say what a trained network sees on faces in pictures and videos",
+    ),
     "reproduce": (
         "privatenet.launch.commands.reproduce",
         "train and measure all that the paper reports, beside its figures",

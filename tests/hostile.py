@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import av
 import fsspec
 import numpy as np
 import torch
 from audited import findings
+from PIL import Image
 from support import FINISHED_STATE, TRAINING_STATE, encoded
 
 from privatenet.audit.attack import answers
@@ -28,6 +30,7 @@ from privatenet.audit.attack.findings import read_findings, write_findings
 from privatenet.audit.errors import AuditError
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import file_sha256
+from privatenet.data_shards.photographs.video import read_video
 from privatenet.data_shards.reading.decode import decode
 from privatenet.data_shards.shards.manifest import Index, Manifest, load_manifest, open_split
 from privatenet.data_shards.shards.picture import to_stored
@@ -80,6 +83,8 @@ def readers(folder: Path) -> list[Reader]:
     table.write_text("path,split,mood,age,person\n" + "".join(f"{age}.png,train,good,{age},kim\n" for age in AGES))
     for age in AGES:
         (folder / f"{age}.png").write_bytes(encoded("PNG", 32))
+    video = folder / "talk.mp4"
+    _write_video(video)
     config = folder / "config.yaml"
     config.write_text(CONFIG)
     index = next(shards.glob("train-*.json"))
@@ -107,6 +112,7 @@ def readers(folder: Path) -> list[Reader]:
         Reader("configuration", config, lambda: train.parse(["run", "--config", str(config)])),
         Reader("tar", shards / "train-000000.tar", lambda: _pictures(shards, manifest)),
         Reader("picture", picture, lambda: to_stored(picture.read_bytes(), str(picture), (32, 32), fit=False)),
+        Reader("video", video, lambda: _frames(video)),
         Reader("features", features, lambda: _taken(has_shape(features, (8, 4)))),
         Reader("answers", kept, lambda: _taken(answers.read(kept))),
     ]
@@ -131,6 +137,24 @@ def _pictures(shards: Path, manifest: Manifest) -> object:
     replace(manifest, splits={**manifest.splits, "train": (first, *others)}).save(shards)
     split = open_split(shards, "train")
     return decode(split, range(len(split)))
+
+
+def _write_video(path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for level in (0, 100, 200):
+            frame = av.VideoFrame.from_image(Image.new("RGB", (32, 32), (level, 50, 50)))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _frames(path: Path) -> None:
+    """All frames of a video; raises where they are not all that there were."""
+    frames = list(read_video(path, 1))
+    if error := frames[-1].error:
+        raise DataError(error)
 
 
 def _taken(content: object) -> None:

@@ -28,8 +28,13 @@ class PictureError(DataError):
 
 def picture_size(data: bytes, origin: str) -> tuple[int, int]:
     """(height, width) in pixels of the picture held upright; PictureError where it is corrupt."""
-    upright = _decode(_open_source(data, origin), origin)[0]
+    upright = decode_source(data, origin)
     return upright.height, upright.width
+
+
+def decode_source(data: bytes, origin: str) -> Image.Image:
+    """The picture held upright, RGB; PictureError where it is corrupt or its sides are absurd."""
+    return _decode(_open_source(data, origin), origin)[0]
 
 
 def to_stored(data: bytes, origin: str, size: tuple[int, int], fit: bool) -> tuple[str, bytes]:

@@ -15,6 +15,7 @@ MISSING = {
     "run": r"manifest\.json: no data set here",
     "train": r"manifest\.json: no data set here",
     "audit": "holds no complete checkpoint",
+    "predict": "holds no complete checkpoint",
     "certify": "holds no complete checkpoint",
     "reproduce": r"manifest\.json: no data set here",
     "sweep": r"manifest\.json: no data set here",

@@ -21,6 +21,8 @@ OWNERS = {
     "deepspeed": {"distributed/engine.py"},
     "mlflow": {"distributed/tracking/store.py"},
     "webdataset": {"data_shards/"},
+    "facenet_pytorch": {"data_shards/photographs/detect.py"},
+    "av": {"data_shards/photographs/video.py"},
     "sklearn": {"audit/"},
     "matplotlib": {"audit/report/", "tune/compare/charts.py"},
     "ray": {"tune/"},
