@@ -10,11 +10,15 @@ COMMANDS = {
     ),
     "train": ("privatenet.launch.train", "train one stage: target, adversary or private"),
     "run": ("privatenet.launch.commands.run", "train all stages in order on one or more ranks, and print what leaks"),
-    "audit": ("privatenet.launch.commands.audit", "attack a trained network and report what it tells of whom"),
+    "audit": ("privatenet.launch.commands.audit", "attack any network, or features, and report what they tell of whom"),
     "certify": ("privatenet.launch.commands.certify", "bound what any adversary reads of what a network sends"),
     "predict": (
         "privatenet.launch.commands.predict",
         "say what a trained network sees on faces in pictures and videos",
+    ),
+    "export": (
+        "privatenet.launch.commands.export",
+        "write a trained network as files for other runtimes, whole or cut",
     ),
     "reproduce": (
         "privatenet.launch.commands.reproduce",

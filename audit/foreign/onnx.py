@@ -1,9 +1,8 @@
-"""Any network as an ONNX file, run by onnxruntime: nothing in it is code. Nobody else knows those two libraries."""
+"""Features of any network in an ONNX file."""
 
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from privatenet.data_shards.files import file_sha256
 from privatenet.distributed.config import digest
 from privatenet.distributed.ranks import Ranks
 from privatenet.models.channel import NO_CHANNEL
+from privatenet.models.onnx_files import OnnxNetwork
 
 
 class OnnxExtractor:
@@ -31,12 +31,15 @@ class OnnxExtractor:
         self, path: Path, fingerprint: str, taps: Sequence[str], num_classes: int, preprocessing: Preprocessing,
         image_size: tuple[int, int], ranks: Ranks,
     ) -> None:  # fmt: skip
-        """Raises `AuditError` for a file that is none, and for an unknown tap."""
+        """Raises `AuditError` for an unknown tap and for other inputs, `ModelError` for a file that is none."""
+        names = {_tap(name): name for name in OnnxNetwork(path).values} if taps else {}
+        self.nodes = {tap: _node(tap, names) for tap in taps}
+        self.network = OnnxNetwork(path, list(self.nodes.values()))
+        self.nodes[OUTPUT] = self.network.outputs[0]
         self.preprocessing = preprocessing
-        self.session, self.nodes = _open(path, taps)
-        (self.input, *others) = self.session.get_inputs()
-        if others:
-            raise AuditError(f"{path}: has {len(others) + 1} inputs; accepted: one, of pictures")
+        if len(self.network.inputs) != 1:
+            raise AuditError(f"{path}: has the inputs {', '.join(self.network.inputs)}; accepted: one, of pictures")
+        ((self.input, self.given),) = self.network.inputs.items()
         self.key = Key(digest([file_sha256(path), vars(preprocessing)]), fingerprint, "fp32", preprocessing.size)
         features = self._run(torch.zeros(2, 3, *image_size, dtype=torch.uint8))
         shapes = {tap: check_form(tap, values.shape[1:]) for tap, values in features.items()}
@@ -49,41 +52,16 @@ class OnnxExtractor:
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
         pixels = self.preprocessing.apply(images).numpy()
-        pixels = pixels.astype(np.float16) if self.input.type == "tensor(float16)" else pixels
-        fixed = self.input.shape[0] if self.input.shape else None
-        batches = np.split(pixels, len(pixels)) if fixed == 1 else [pixels]
-        try:
-            runs = [self.session.run([*self.nodes.values()], {self.input.name: batch}) for batch in batches]
-        except Exception as error:  # onnxruntime has a class of its own for each cause, below no common one
-            first = str(error).splitlines()[0][:300]
-            raise AuditError(f"the network does not take pictures of {list(pixels.shape)} ({first})") from error
+        pixels = pixels.astype(np.float16) if self.given.type == "tensor(float16)" else pixels
+        # A file may be made for batches of one picture.
+        batches = np.split(pixels, len(pixels)) if self.given.shape and self.given.shape[0] == 1 else [pixels]
+        runs = [self.network.run({self.input: batch}, list(self.nodes.values())) for batch in batches]
         values = (np.concatenate(each) for each in zip(*runs, strict=True))
         return {tap: in_form(torch.from_numpy(value)) for tap, value in zip(self.nodes, values, strict=True)}
 
 
-def _open(path: Path, taps: Sequence[str]) -> tuple[Any, dict[str, str]]:
-    """A session on the network of `path`, which gives out what `taps` are of, too; and by tap that name in the file."""
-    try:
-        import onnx
-        import onnxruntime
-    except ImportError as error:
-        raise AuditError(f"{path}: needs onnx and onnxruntime: pip install 'privatenet[onnx]'") from error
-    try:
-        model = onnx.load(path)
-        names = {name.strip("/").replace("/", "."): name for node in model.graph.node for name in node.output if name}
-        nodes = {tap: _node(tap, names) for tap in taps}
-        outputs = [output.name for output in model.graph.output]
-        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in nodes.values() if name not in outputs)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        content = model.SerializeToString()
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except AuditError:
-        raise
-    except Exception as error:  # as above; onnx's reader raises protobuf's, the file system's and its own
-        first = str(error).splitlines()[0][:300]
-        raise AuditError(f"{path}: is no ONNX file that can be run ({first})") from error
-    return session, {**nodes, OUTPUT: outputs[0]}
+def _tap(name: str) -> str:
+    return name.strip("/").replace("/", ".")
 
 
 def _node(tap: str, names: Mapping[str, str]) -> str:

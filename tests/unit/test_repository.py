@@ -28,8 +28,8 @@ OWNERS = {
     "ray": {"tune/"},
     "optuna": {"tune/"},
     "plotly": {"tune/compare/"},
-    "onnx": {"audit/foreign/onnx.py"},
-    "onnxruntime": {"audit/foreign/onnx.py"},
+    "onnx": {"models/onnx_files.py"},
+    "onnxruntime": {"models/onnx_files.py"},
 }
 
 pytestmark = pytest.mark.skipif(not (ROOT / "setup.cfg").is_file(), reason="needs the source tree")
