@@ -57,6 +57,7 @@ sleep 300 & wait
 """
 TRAINS = """
 trap 'kill $!; echo asked to stop >> "$LOG"; exit 1' TERM
+echo $$ > "$LOG.pid"
 echo ready >> "$LOG"
 sleep 300 & wait
 """
@@ -195,6 +196,7 @@ def batch(tmp_path: Path) -> Batch:
         bin = tmp_path / "bin"
         stand_in(bin, "srun", SRUN)
         stand_in(bin, "scontrol", f"printf '%s\\n' {' '.join([socket.gethostname()] * nodes)}\n")
+        stand_in(bin, "scancel", 'kill -TERM "$(cat "$LOG.pid")"')
         for name, does in programs.items():
             stand_in(bin, name, does)
         activate = tmp_path / "privatenet/.venv/bin/activate"
@@ -301,7 +303,7 @@ def test_a_training_job_saves_before_its_time_limit_and_puts_itself_into_the_que
 ) -> None:
     process = batch(1, script=TRAINING, srun=TRAINS, sleep=SLEEP)
     assert at_time_limit(process, tmp_path, running=1, number=number) == 1
-    assert log_lines(tmp_path, "asked") == ["asked to stop"]
+    assert log_lines(tmp_path, "asked", "scancel") == ["scancel --signal=TERM 4711.0", "asked to stop"]
     assert ("scontrol requeue 4711" in log_lines(tmp_path, "scontrol")) == again
 
 
