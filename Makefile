@@ -1,6 +1,7 @@
 # make demo   the whole way on rendered faces: environment, shards, training on two ranks, a short audit of what was reached
 # make test   environment and the whole test suite, in two processes
 # make lint   formatting, lint and types
+# make docs   the documentation site, build/site/index.html; a dead link ends it
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,7 +11,7 @@ RANKS  ?= 2
 QUICK  := --taps '[layer3, backbone, release]' --attackers '[logistic, mlp1, svm, noise]' --faces '[fresh]' --folds 3 \
           --seeds 1 --components 128 --releases '[1]' --references '[unprotected]'
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint types docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/privatenet shards build synthetic --workers 2 --out shards/demo
@@ -21,12 +22,19 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(VENV)/installed build/types/privatenet
+lint: $(VENV)/installed types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(VENV)/installed build/types/privatenet
 	MYPYPATH=build/types $(BIN)/mypy -p privatenet
 
-# Types are checked through links, as checkers do not follow the mapping of folders to the namespace.
+docs: $(VENV)/installed build/types/privatenet
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo 'next     build/site/index.html; the search asks for a server: python -m http.server --directory build/site'
+
+# Types are checked, and documents made, through links, as these do not follow the mapping of folders to the namespace.
 build/types/privatenet:
 	mkdir -p $@
 	for room in data_shards models distributed audit tune launch; do ln -sfn ../../../$$room $@/$$room; done

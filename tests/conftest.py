@@ -20,12 +20,15 @@ from privatenet.distributed.ranks import free_port
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests are marked by the folder that they are in; those that need a GPU are skipped without one."""
+    """Tests are marked by the folder that they are in; those that need a GPU are skipped without one, recipes unless
+    `-m recipes` asks for them."""
     for item in items:
         if item.path.parent.name in ("dist", "e2e"):
             item.add_marker(item.path.parent.name)
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"))
+        if item.get_closest_marker("recipes") and "recipes" not in item.config.option.markexpr:
+            item.add_marker(pytest.mark.skip(reason="takes minutes, and programs of a cluster: pytest -m recipes"))
 
 
 @pytest.fixture(scope="session")

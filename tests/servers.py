@@ -3,9 +3,11 @@
 import base64
 import http.client
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -23,10 +25,15 @@ from privatenet.distributed.ranks import free_port
 
 
 class MlflowServer:
-    """`mlflow server` on a SQLite file in `folder`; stopped and started again it has the same address and content."""
+    """`mlflow server`; stopped and started again it has the same address and content.
 
-    def __init__(self, folder: Path) -> None:
+    Its database is a SQLite file in `folder`, and its files are there, unless `database` and `files` say otherwise.
+    """
+
+    def __init__(self, folder: Path, database: str = "", files: str = "", *options: str) -> None:
         self.folder, self.port = folder, free_port()
+        self.database = database or f"sqlite:///{folder / 'server.db'}"
+        self.files, self.options = files or str(folder / "files"), options
         self.uri = Uri(f"http://127.0.0.1:{self.port}")
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -34,8 +41,8 @@ class MlflowServer:
         if self.process:
             return
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder / 'server.db'}"]
-        command += ["--artifacts-destination", str(self.folder / "files")]
+        command += ["--workers", "1", "--backend-store-uri", self.database, "--artifacts-destination", self.files]
+        command += self.options
         plain = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # else eight more processes
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=plain, stdout=log, stderr=log, start_new_session=True)
@@ -102,6 +109,47 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectSto
     store = ObjectStore(tmp_path_factory.mktemp("s3") / "log")
     yield store
     store.stop()
+
+
+class Postgres:
+    """PostgreSQL with a new database `mlflow`, in a folder of its own. It refuses to be root: then it is `postgres`."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="privatenet-postgres-"))  # pytest's folders are closed to others
+        self.port = free_port()
+        self.address = f"postgresql://keeper:secret@127.0.0.1:{self.port}/mlflow"
+        self.uri = self.address.replace("://", "+psycopg2://")  # SQLAlchemy 2.1 would take psycopg
+        self.account: dict[str, Any] = {"user": "postgres"} if os.getuid() == 0 else {}
+        if self.account:
+            shutil.chown(self.folder, "postgres")
+        (self.folder / "password").write_text("secret\n")
+        (self.folder / "password").chmod(0o644)
+        data = str(self.folder / "data")
+        self._run("initdb", "--pgdata", data, "--username=keeper", "--auth=scram-sha-256", "--pwfile=password")
+        options = ["-p", str(self.port), "-k", str(self.folder), "-c", "listen_addresses=127.0.0.1"]
+        with (self.folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [self.program("postgres"), "-D", data, *options], stderr=log, **self.account
+            )
+        for _ in range(100):
+            if self._run("pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), check=False) == 0:
+                break
+            time.sleep(0.1)
+        self._run("createdb", "--maintenance-db", self.address.replace("/mlflow", "/postgres"), "mlflow")
+
+    @staticmethod
+    def program(name: str) -> str:
+        """The path of one of PostgreSQL's programs, empty where it is not installed."""
+        places = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+        return shutil.which(name, path=os.pathsep.join([*places, os.environ["PATH"]])) or ""
+
+    def _run(self, name: str, *arguments: str, check: bool = True) -> int:
+        return subprocess.run([self.program(name), *arguments], cwd=self.folder, check=check, **self.account).returncode
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(30)
+        shutil.rmtree(self.folder)
 
 
 class Gate:

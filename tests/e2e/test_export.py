@@ -107,7 +107,7 @@ def test_two_lines_of_python_load_it_and_small_formats_are_measured(
 ) -> None:
     network = trained("noise", shards, tmp_path / "private")
     command = ["export", str(tmp_path / "private"), "--deployment=split", "--out", str(tmp_path / "out"), "--leak=true"]
-    assert cli.main([*command, "--variants=[fp16, int8]"]) == 0
+    assert cli.main([*command, "--variants=[int8]"]) == 0
     loaded = models.load(tmp_path / "out")
     pictures = all_pictures(shards)
     named = loaded.predict(pictures)
@@ -117,11 +117,9 @@ def test_two_lines_of_python_load_it_and_small_formats_are_measured(
         plain = network(prepare(pictures, SIZE))[1]["centre"].argmax(dim=1)
     agreement = np.mean([EMOTIONS[place] == name for place, (name, _) in zip(plain.tolist(), named, strict=True)])
     assert agreement > 0.8, "it is not the network"
-    whole, half, eighth = json.loads((tmp_path / "out" / "export.json").read_text())["variants"]
-    sizes = [each["parts"][0]["bytes"] for each in (whole, half, eighth)]
-    assert sizes[1] < 0.6 * sizes[0]
-    assert sizes[2] < 0.35 * sizes[0]
-    assert half["agreement"] > 0.9
+    whole, eighth = json.loads((tmp_path / "out" / "export.json").read_text())["variants"]
+    sizes = [each["parts"][0]["bytes"] for each in (whole, eighth)]
+    assert sizes[1] < 0.35 * sizes[0]
     assert {(leak["tap"], leak["attribute"]) for leak in eighth["leaks"]} >= {("sent", "gender"), ("label", "gender")}
     assert "noise" in (tmp_path / "out" / "README.md").read_text()
     assert "M ops" in capsys.readouterr().out

