@@ -6,7 +6,7 @@ OUT/model.safetensors, config.json             what `privatenet.models.load` rea
 OUT/export.json, README.md                     how to use them, and all figures
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,6 +40,8 @@ from privatenet.models.onnx_files import OPSET, versions
 from privatenet.models.parts import NOISE, PICTURES, Cost, Normalisation, Part, cost, parts
 
 REPORT = "export.json"
+BATCHES = (1, 32)
+"""Sizes of the batches whose latency is measured."""
 FAST = ("logistic", "mlp1", "svm")
 """Attackers of a quick look at what a variant gives away; a whole audit is of the network itself."""
 
@@ -149,11 +151,12 @@ def export(
         if config.leak:
             progress(f"{variant}: attackers")
             leaks = _leaks(faces, onlookers(chain.run(train)), onlookers(results))
+        latencies = [chain.latencies(some, batch) for batch in BATCHES]
         accuracy, _ = utility(results["logits"][:, None], faces, judged_rows(faces), AuditConfig.confidence)
         variants.append(
             ExportedVariant(
                 variant,
-                tuple(_describe(part, chain, some, folder / f"{part.name}{ending}.onnx", results) for part in cut),
+                tuple(_describe(part, latencies, some, folder / f"{part.name}{ending}.onnx", results) for part in cut),
                 accuracy if np.isfinite(accuracy.value) else None,
                 float((answers == expected).mean()),
                 leaks,
@@ -199,7 +202,9 @@ def _first(sample: Sample, count: int) -> Sample:
     )
 
 
-def _describe(part: Part, chain: Chain, some: Sample, path: Path, results: dict[str, np.ndarray]) -> ExportedPart:
+def _describe(
+    part: Part, latencies: Sequence[dict[str, Latency]], some: Sample, path: Path, results: dict[str, np.ndarray]
+) -> ExportedPart:
     shapes = {
         PICTURES: tuple(some.pictures.shape[1:]),
         **{name: tuple(values.shape[1:]) for name, values in results.items()},
@@ -211,7 +216,7 @@ def _describe(part: Part, chain: Chain, some: Sample, path: Path, results: dict[
         {name: noise if name == NOISE else shapes[name] for name in part.inputs},
         {part.output: shapes[part.output]},
         cost(part, shapes[part.inputs[0]], noise),
-        tuple(chain.latencies(some, batch)[part.name] for batch in (1, 32)),
+        tuple(latency[part.name] for latency in latencies),
     )
 
 

@@ -35,7 +35,9 @@ class ForeignConfig:
     def of(cls, values: Mapping[str, Any]) -> "ForeignConfig":
         """That among a command's settings. Raises `AuditError` for preprocessing that cannot be."""
         chosen = {each.name: values[each.name] for each in dataclasses.fields(cls)}
-        return cls(**{**chosen, "preprocessing": Preprocessing(**values["preprocessing"])})
+        keys = {each.name for each in dataclasses.fields(Preprocessing)}  # and not the file that they are from
+        preprocessing = {key: value for key, value in values["preprocessing"].items() if key in keys}
+        return cls(**{**chosen, "preprocessing": Preprocessing(**preprocessing)})
 
     @property
     def name(self) -> str:

@@ -20,13 +20,16 @@ def main(argv: Sequence[str]) -> int:
     source = load_source(Path(values["checkpoint"]))
     config = ExportConfig(**{name: values[name] for name in ExportConfig.__dataclass_fields__})
     # Torch's exporters take seconds to import: not before the settings are known to be good.
-    from privatenet.audit.export.export import export
+    from privatenet.audit.export.export import REPORT, export
     from privatenet.audit.export.report import print_export, write_readme
+    from privatenet.distributed.tracking.packaged import save_served
 
     faces = Faces(data_config(source, values["shards"]), ALONE)
     folder = Path(values["out"])
     exported = export(config, source, faces, folder, lambda what: print(f"privatenet: {what}", file=sys.stderr))
     write_readme(exported, folder)
+    if exported.deployment == "whole":
+        save_served(folder / "network.onnx", folder / REPORT, exported.classes, folder / "mlflow")
     print_export(exported)
     print(f"files    {folder}\nreport   {folder / 'README.md'}")
     return 0

@@ -18,22 +18,28 @@ from documents import PAGES, Block, blocks, commands, write_files
 from PIL import Image
 from support import ROOT
 
+from privatenet.audit.export.settings import ExportConfig
+from privatenet.audit.foreign.preprocessing import Preprocessing
+from privatenet.audit.foreign.settings import ForeignConfig
 from privatenet.audit.paper.reproduction import ReproduceConfig
 from privatenet.audit.settings import AuditConfig, CertifyConfig
+from privatenet.data_shards.photographs.crop import CropConfig
 from privatenet.data_shards.shards.manifest import load_manifest
 from privatenet.data_shards.sources.rafdb import RAFDB_SCHEMA
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.resolve import SECTIONS
 from privatenet.launch import cli, train
-from privatenet.launch.commands import sweep
+from privatenet.launch.commands import audit, sweep
 from privatenet.tune.settings import RayConfig, SearchConfig, SpaceConfig
 from privatenet.tune.space import check_search, check_space
 
 MISSING = {
+    "predict": "holds no complete checkpoint",
+    "export": "holds no complete checkpoint",
     "shards": r"PATH/TO|faces\.csv|no data set here|faces\.yaml|'emotion'",
     "run": r"manifest\.json: no data set here",
     "train": r"manifest\.json: no data set here",
-    "audit": "holds no complete checkpoint",
+    "audit": r"holds no complete checkpoint|no data set here|faces\.npz: is no file|preprocessing\.yaml",
     "certify": "holds no complete checkpoint",
     "reproduce": r"manifest\.json: no data set here",
     "sweep": r"manifest\.json: no data set here",
@@ -150,6 +156,8 @@ def test_a_yaml_file_of_the_documents_is_not_accepted(block: Block, tmp_path: Pa
     file.write_text(block.text)
     if re.search("^attributes:", block.text, re.MULTILINE):
         Schema.from_yaml(file)
+    elif block.title == "preprocessing.yaml":
+        audit.parser().parse_args(["--preprocessing", str(file)])
     elif re.search("^space:", block.text, re.MULTILINE):
         sweep.read(["--config", str(file)])
     else:
@@ -216,7 +224,8 @@ def test_a_message_that_is_explained_is_none_of_the_program_s(message: str) -> N
 
 def test_a_section_of_settings_is_not_on_the_page_of_settings() -> None:
     shown = set(re.findall(r"^::: (\S+)", (ROOT / "docs/settings.md").read_text(), re.MULTILINE))
-    classes = {*SECTIONS.values(), AuditConfig, CertifyConfig, ReproduceConfig, SpaceConfig, SearchConfig, RayConfig}
+    commands = {AuditConfig, ForeignConfig, Preprocessing, CertifyConfig, ExportConfig, CropConfig, ReproduceConfig}
+    classes = {*SECTIONS.values(), *commands, SpaceConfig, SearchConfig, RayConfig}
     assert not {f"{each.__module__}.{each.__qualname__}" for each in classes} - shown
 
 

@@ -1,13 +1,23 @@
 """What `privatenet export` writes, in the runtimes that it is for: the same answers, on a device and in the open."""
 
+import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from base64 import b64encode
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
-from support import FINISHED_STATE
+from PIL import Image
+from support import FINISHED_STATE, wait_for
 
 from privatenet import models
 from privatenet.audit.export import parts as export_parts
@@ -17,7 +27,7 @@ from privatenet.data_shards.sources.synthetic import EMOTIONS, SYNTHETIC_SCHEMA
 from privatenet.distributed import checkpoint
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.ranks import ALONE
+from privatenet.distributed.ranks import ALONE, free_port
 from privatenet.launch import cli
 from privatenet.models.channel import NO_CHANNEL, ChannelSpec
 from privatenet.models.errors import ModelError
@@ -33,6 +43,11 @@ CHANNELS = {
     "codebook": ChannelSpec("codebook", "logits"),
     "quantised": ChannelSpec("quantised", "layer4", numbers=6, step=2.0),
 }
+
+
+@pytest.fixture(autouse=True)
+def few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export_parts, "RUNS", 3)
 
 
 def trained(kind: str, shards: Path, folder: Path) -> Network:
@@ -123,6 +138,45 @@ def test_two_lines_of_python_load_it_and_small_formats_are_measured(
     assert {(leak["tap"], leak["attribute"]) for leak in eighth["leaks"]} >= {("sent", "gender"), ("label", "gender")}
     assert "noise" in (tmp_path / "out" / "README.md").read_text()
     assert "M ops" in capsys.readouterr().out
+
+
+def test_mlflow_serves_it_from_pictures(shards: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    trained("noise", shards, tmp_path / "private")
+    assert cli.main(["export", str(tmp_path / "private"), "--out", str(tmp_path / "out")]) == 0
+    faces = Faces(DataConfig(shards=str(shards)), ALONE).test
+    contents = [faces.read(row) for row in range(6)]
+    rows = [[b64encode(content).decode()] for content in contents]
+    port, log = free_port(), tmp_path / "served.txt"
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(tmp_path / "out" / "mlflow")]
+    with log.open("w") as stream:
+        options = ["--env-manager", "local", "--port", str(port)]
+        process = [*command, *options]
+        server = subprocess.Popen(process, stdout=stream, stderr=stream, cwd=tmp_path, start_new_session=True)
+    try:
+        wait_for(lambda: _ask(port, "/ping", None) is not None or server.poll() is not None)
+        body = {"dataframe_split": {"columns": ["picture"], "data": rows}}
+        answers = _ask(port, "/invocations", body)["predictions"]
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait(60)
+    loaded = models.load(tmp_path / "out")
+    images = torch.stack([torch.from_numpy(np.array(Image.open(io.BytesIO(c)).convert("RGB"))) for c in contents])
+    shares = loaded(images.permute(0, 3, 1, 2)).detach().numpy()
+    served = np.array([[answer[f"p_{name}"] for name in EMOTIONS] for answer in answers])
+    assert np.abs(served.sum(axis=1) - 1).max() < 1e-5
+    assert {answer["class"] for answer in answers} <= set(EMOTIONS)
+    assert np.abs(served - shares).mean() < 0.2, "they differ by more than one draw of the noise"
+
+
+def _ask(port: int, path: str, body: Any) -> Any:
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", content, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.loads(answer.read() or b"{}")
+    except URLError:
+        return None
 
 
 def test_a_file_that_differs_from_pytorch_is_kept(

@@ -1,0 +1,1 @@
+"""Attackers, what they look at, how they are judged, and what an audit finds."""

@@ -1,0 +1,1 @@
+"""A trained network as files for other runtimes, and what they cost."""

@@ -1,0 +1,1 @@
+"""Audits of networks and features that are not ours."""
