@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -151,14 +152,17 @@ def test_mlflow_serves_it_from_pictures(shards: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(tmp_path / "out" / "mlflow")]
     with log.open("w") as stream:
         options = ["--env-manager", "local", "--port", str(port)]
-        process = [*command, *options]
-        server = subprocess.Popen(process, stdout=stream, stderr=stream, cwd=tmp_path, start_new_session=True)
+        activated = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        server = subprocess.Popen(
+            [*command, *options], stdout=stream, stderr=stream, cwd=tmp_path, env=activated, start_new_session=True
+        )
     try:
         wait_for(lambda: _ask(port, "/ping", None) is not None or server.poll() is not None)
         body = {"dataframe_split": {"columns": ["picture"], "data": rows}}
         answers = _ask(port, "/invocations", body)["predictions"]
     finally:
-        os.killpg(server.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait(60)
     loaded = models.load(tmp_path / "out")
     images = torch.stack([torch.from_numpy(np.array(Image.open(io.BytesIO(c)).convert("RGB"))) for c in contents])
@@ -174,7 +178,7 @@ def _ask(port: int, path: str, body: Any) -> Any:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", content, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read() or b"{}")
+            return json.loads(answer.read().strip() or b"{}")
     except URLError:
         return None
 
