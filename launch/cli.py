@@ -20,6 +20,7 @@ COMMANDS = {
         "privatenet.launch.commands.export",
         "write a trained network as files for other runtimes, whole or cut",
     ),
+    "budget": ("privatenet.launch.commands.budget", "set beside each other how much is trusted and what is still read"),
     "reproduce": (
         "privatenet.launch.commands.reproduce",
         "train and measure all that the paper reports, beside its figures",

@@ -35,6 +35,7 @@ from privatenet.tune.space import check_search, check_space
 
 MISSING = {
     "predict": "holds no complete checkpoint",
+    "budget": "holds no complete checkpoint",
     "export": "holds no complete checkpoint",
     "shards": r"PATH/TO|faces\.csv|no data set here|faces\.yaml|'emotion'",
     "run": r"manifest\.json: no data set here",
