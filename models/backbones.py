@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from privatenet.models.cuts import cut_network, on_meta
+from privatenet.models.cuts import cut_network
 from privatenet.models.errors import ModelError
+from privatenet.models.tracing import on_meta
 from privatenet.models.weights import backbone_weights
 from privatenet.models.zoo import build_classifier
 

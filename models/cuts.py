@@ -1,46 +1,21 @@
-"""A classifier cut into stages by tracing it: at places where all that follows depends on the picture by one map only.
+"""A classifier cut into stages: at places where all that follows depends on the picture by one map only.
 
-Modules run as they are, with what they do in training; only the network's own forward, sequences and, where that is not
-enough, modules that hold most of the network are traced through.
+Only the network's own forward, sequences and, where that is not enough, modules that hold most of it are looked into.
 """
 
-import inspect
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from itertools import groupby, pairwise
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise, takewhile
 
-import torch
-from torch import Tensor, fx, nn
-from torch.func import functional_call
+from torch import fx, nn
 
 from privatenet.models.errors import ModelError
 from privatenet.models.layouts import Layout, from_map, side_of, to_map
+from privatenet.models.tracing import Stage, dependent_nodes, trace, value_shapes
 from privatenet.models.zoo import Classifier
 
 LEVELS = 4
-_BATCH = 2
-
-
-class Stage(nn.Module):
-    """A part of a traced network: one tensor to one tensor.
-
-    Unlike an `fx.GraphModule` it is copied as any module is, with what was replaced in it (`freeze`).
-    """
-
-    def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
-        super().__init__()
-        names = _short_names([node.target for node in graph.nodes if node.op in ("call_module", "get_attr")])
-        for node in graph.nodes:
-            if node.op in ("call_module", "get_attr"):
-                _share(network, node.target, self, names[node.target])
-                node.target = names[node.target]
-        self._compute = type(fx.GraphModule(self, graph)).forward
-
-    def forward(self, features: Tensor) -> Tensor:
-        result: Tensor = self._compute(self, features)
-        return result
 
 
 @dataclass(frozen=True)
@@ -85,10 +60,10 @@ def cut_network(name: str, classifier: Classifier) -> dict[str, nn.Module]:
 
 def _cut(classifier: Classifier, opened: AbstractSet[nn.Module]) -> dict[str, nn.Module]:
     network = classifier.network
-    training = _trace(classifier, opened, training=True)
-    graph = _trace(classifier, opened, training=False)
+    training = trace(classifier, opened, training=True)
+    graph = trace(classifier, opened, training=False)
     network.train()
-    cuts = _cuts(network, graph, _shapes(network, graph, classifier.size))
+    cuts = _cuts(network, graph, value_shapes(network, graph, classifier.size))
     stem, taps = _choose(network, graph, cuts)
     ends = [stem, *taps]
     names = ("stem", *(f"layer{level + 1}" for level in range(LEVELS)), "last")
@@ -108,67 +83,11 @@ def _cut(classifier: Classifier, opened: AbstractSet[nn.Module]) -> dict[str, nn
     return {**stages, "rest": Stage(network, _segment(graph, taps[-1].node, output, taps[-1], None))}
 
 
-class _Tracer(fx.Tracer):
-    """Looks into `opened` modules only."""
-
-    def __init__(self, classifier: Classifier, opened: AbstractSet[nn.Module]) -> None:
-        super().__init__(autowrap_functions=classifier.opaque, param_shapes_constant=True)
-        self.opened = opened
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return m not in self.opened
-
-
-def _trace(classifier: Classifier, opened: AbstractSet[nn.Module], training: bool) -> fx.Graph:
-    network = classifier.network.train(training)
-    _, *others = inspect.signature(network.forward).parameters.values()
-    defaults = {each.name: each.default for each in others if each.default is not each.empty}
-    return _Tracer(classifier, opened).trace(network, concrete_args=defaults)
-
-
-class _Recorder(nn.Module):
-    """All values of a graph, by node."""
-
-    def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
-        super().__init__()
-        self.network = network
-        self.graph = graph
-
-    def forward(self, pictures: Tensor) -> dict[fx.Node, Any]:
-        interpreter = fx.Interpreter(self.network, garbage_collect_values=False, graph=self.graph)
-        interpreter.run(pictures)
-        return dict(interpreter.env)
-
-
-def _shapes(network: nn.Module, graph: fx.Graph, size: int) -> dict[fx.Node, tuple[int, ...]]:
-    """The shape of one picture's values at every node that has one tensor for a batch; on the meta device."""
-    recorder = _Recorder(network, graph)
-    values = on_meta(recorder, torch.empty(_BATCH, 3, size, size, device="meta"))
-    return {
-        node: tuple(value.shape[1:])
-        for node, value in values.items()
-        if isinstance(value, Tensor) and value.dim() and value.shape[0] == _BATCH
-    }
-
-
-def on_meta(module: nn.Module, *inputs: Any) -> Any:
-    """What `module` gives in evaluation mode for `inputs` on the meta device: shapes, without arithmetic."""
-    modes = {each: each.training for each in module.modules()}
-    state = {name: tensor.to("meta") for name, tensor in [*module.named_parameters(), *module.named_buffers()]}
-    module.eval()
-    try:
-        with torch.no_grad():
-            return functional_call(module, state, inputs)
-    finally:
-        for each, training in modes.items():
-            each.training = training
-
-
 def _cuts(network: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, tuple[int, ...]]) -> list[Cut]:
     """All cuts of the graph, in order."""
     nodes = list(graph.nodes)
     position = {node: index for index, node in enumerate(nodes)}
-    dependent = _dependent(graph)
+    dependent = dependent_nodes(graph)
     cuts: list[Cut] = []
     live: set[fx.Node] = set()
     for index, node in enumerate(nodes[:-1]):
@@ -177,7 +96,13 @@ def _cuts(network: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, tuple[int, 
             module = network.get_submodule(node.target) if node.op == "call_module" else None
             block = module is not None and any(module.children()) and nodes[0] not in node.all_input_nodes
             cuts.append(Cut(node, shapes[node], _layout(shapes[node]), block))
+    if any(cut.layout == "channels last" for cut in cuts):  # then also where they are as many as the map has rows
+        return [replace(cut, layout="channels last") if _is_cube(cut.shape) else cut for cut in cuts]
     return cuts
+
+
+def _is_cube(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and len(set(shape)) == 1
 
 
 def _layout(shape: tuple[int, ...]) -> Layout | None:
@@ -191,18 +116,12 @@ def _layout(shape: tuple[int, ...]) -> Layout | None:
 
 def _choose(network: nn.Module, graph: fx.Graph, cuts: Sequence[Cut]) -> tuple[Cut, list[Cut]]:
     """Where the stem ends, and the taps layer1 to layer4 and backbone."""
-    features = [cut for cut in cuts[1:] if cut.layout]
     head = next(node for node in reversed(graph.nodes) if node.op == "call_module").target.partition(".")[0]
-    for index, cut in enumerate(features):
-        if cut.node.op == "call_module":
-            inside = cut.node.target.partition(".")[0] == head
-            pooled = isinstance(network.get_submodule(cut.node.target), nn.AdaptiveAvgPool2d)
-        if cut.node.op == "call_module" and (inside or pooled) or cut.layout != "tokens" and cut.side == 1:
-            features = features[:index]
-            break
-    levels = [
-        list(level) for _, level in groupby((cut for cut in features if cut.block or cut.layout != "tokens"), _side)
-    ]
+    maps = [cut for cut in cuts[1:] if cut.layout]
+    maps = list(takewhile(lambda cut: not _pools(network, head, cut), maps))
+    # Tokens that no block gave are pictures on their way to the first one.
+    sited = [cut for cut in maps if cut.block or cut.layout != "tokens"]
+    levels = [list(level) for _, level in groupby(sited, lambda cut: cut.side)]
     runs = [[cut for cut in level if cut.block] or level for level in levels][-LEVELS:]
     while runs and len(runs) < LEVELS and len(longest := max(runs, key=len)) > 1:
         index, half = runs.index(longest), len(longest) // 2
@@ -210,26 +129,21 @@ def _choose(network: nn.Module, graph: fx.Graph, cuts: Sequence[Cut]) -> tuple[C
     if len(runs) < LEVELS:
         raise ModelError(f"all that follows depends on one map only at {len(runs)} places; needed are {LEVELS}")
     stem = cuts[cuts.index(runs[0][0]) - 1]
-    return stem, [*(run[-1] for run in runs), features[-1]]
+    return stem, [*(run[-1] for run in runs), maps[-1]]
 
 
-def _side(cut: Cut) -> int:
-    return cut.side
-
-
-def _dependent(graph: fx.Graph) -> set[fx.Node]:
-    """Nodes that depend on the picture, it included."""
-    nodes = list(graph.nodes)
-    dependent = {nodes[0]}
-    for node in nodes:
-        if not dependent.isdisjoint(node.all_input_nodes):
-            dependent.add(node)
-    return dependent
+def _pools(network: nn.Module, head: str, cut: Cut) -> bool:
+    """Whether `cut` is of the classifier `head`, or of pooling before it."""
+    if cut.node.op == "call_module":
+        target = str(cut.node.target)
+        if target.partition(".")[0] == head or isinstance(network.get_submodule(target), nn.AdaptiveAvgPool2d):
+            return True
+    return cut.layout != "tokens" and cut.side == 1
 
 
 def _segment(graph: fx.Graph, start: fx.Node, stop: fx.Node, inlet: Cut | None, outlet: Cut | None) -> fx.Graph:
     """What the graph computes from `start` to `stop`, between the maps of these cuts, where they are given."""
-    nodes, dependent = list(graph.nodes), _dependent(graph)
+    nodes, dependent = list(graph.nodes), dependent_nodes(graph)
     segment = fx.Graph()
     features = segment.placeholder("features")
     if inlet and inlet.layout != "map":
@@ -259,31 +173,6 @@ def _check_nothing_is_shared(stages: dict[str, nn.Module]) -> None:
         for name, tensor in module.state_dict(keep_vars=True).items():
             if owners.setdefault(id(tensor), stage) != stage:
                 raise ModelError(f"{name} has a part in several stages")
-
-
-def _short_names(targets: Sequence[str]) -> dict[str, str]:
-    """Names in a stage: without the first component, where all have it in common."""
-    common = {target.partition(".")[0] for target in targets}
-    short = len(common) == 1 and all("." in target for target in targets)
-    return {target: target.partition(".")[2] if short else target for target in targets}
-
-
-def _share(network: nn.Module, target: str, stage: nn.Module, name: str) -> None:
-    """Give `stage` the module, parameter or buffer `target` of `network`, under `name`."""
-    path, _, leaf = target.rpartition(".")
-    holder = network.get_submodule(path)
-    *parents, last = name.split(".")
-    for parent in parents:
-        if not hasattr(stage, parent):
-            stage.add_module(parent, nn.Module())
-        stage = stage.get_submodule(parent)
-    part = getattr(holder, leaf)
-    if isinstance(part, nn.Module):
-        stage.add_module(last, part)
-    elif isinstance(part, nn.Parameter):
-        stage.register_parameter(last, part)
-    elif not hasattr(stage, last):
-        stage.register_buffer(last, part, persistent=leaf not in holder._non_persistent_buffers_set)
 
 
 def _size(module: nn.Module) -> int:

@@ -14,7 +14,7 @@ from privatenet.models.errors import ModelError
 TIMM = "timm/"
 _NATIVE = 224
 _WITHOUT_AUXILIARY = {"aux_logits": False, "init_weights": True, "transform_input": True}
-"""Only the classifier at the end; pictures as its published weights expect them, and also where it has none of those."""
+"""Of GoogLeNet and Inception: the classifier at the end only, and pictures scaled as published weights expect them."""
 
 
 @dataclass(frozen=True)
