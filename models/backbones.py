@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from privatenet.models.cuts import cut_network
-from privatenet.models.errors import ModelError
+from privatenet.models.errors import ModelError, reason
 from privatenet.models.tracing import on_meta
 from privatenet.models.weights import backbone_weights
 from privatenet.models.zoo import build_classifier
@@ -71,9 +71,8 @@ class Backbone(nn.Module):
         try:
             on_meta(self, torch.empty(1, 3, image_size, image_size, device="meta"), note)
         except Exception as error:  # any network says in its own way what it does not take
-            raise ModelError(
-                f"backbone {self.name!r} does not take pictures of {image_size} px: {str(error).partition(chr(10))[0]}"
-            ) from error
+            message = f"backbone {self.name!r} does not take pictures of {image_size} px: {reason(error)}"
+            raise ModelError(message) from error
         return shapes
 
     def takes(self, image_size: int) -> bool:

@@ -10,7 +10,7 @@ from itertools import groupby, pairwise, takewhile
 
 from torch import fx, nn
 
-from privatenet.models.errors import ModelError
+from privatenet.models.errors import ModelError, reason
 from privatenet.models.layouts import Layout, from_map, side_of, to_map
 from privatenet.models.tracing import Stage, dependent_nodes, trace, value_shapes
 from privatenet.models.zoo import Classifier
@@ -54,7 +54,7 @@ def cut_network(name: str, classifier: Classifier) -> dict[str, nn.Module]:
         except ModelError as error:
             reasons.append(str(error))
         except Exception as error:  # tracing runs the code of any network, which raises what it likes
-            reasons.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+            reasons.append(reason(error))
     raise ModelError(f"backbone {name!r} cannot be cut into stages: {'; '.join(dict.fromkeys(reasons))}")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from privatenet.models.errors import ModelError
+from privatenet.models.errors import ModelError, reason
 
 TIMM = "timm/"
 _NATIVE = 224
@@ -49,7 +49,9 @@ def build_classifier(name: str, image_size: int) -> Classifier:
     try:
         return _from_timm(name, image_size) if name.startswith(TIMM) else _from_torchvision(name, image_size)
     except (ValueError, AssertionError, RuntimeError) as error:
-        raise ModelError(f"backbone {name!r} cannot be built for pictures of {image_size} px: {error}") from error
+        raise ModelError(
+            f"backbone {name!r} cannot be built for pictures of {image_size} px: {reason(error)}"
+        ) from error
 
 
 def _torchvision_names() -> list[str]:

@@ -26,6 +26,7 @@ OWNERS = {
     "ray": {"tune/"},
     "optuna": {"tune/"},
     "plotly": {"tune/compare/"},
+    "timm": {"models/zoo.py"},
 }
 
 pytestmark = pytest.mark.skipif(not (ROOT / "setup.cfg").is_file(), reason="needs the source tree")
