@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise, takewhile
+from typing import Any
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 from privatenet.models.errors import ModelError, reason
 from privatenet.models.layouts import Layout, from_map, side_of, to_map
-from privatenet.models.tracing import Stage, dependent_nodes, trace, value_shapes
+from privatenet.models.tracing import BATCH, Stage, dependent_nodes, trace, values_of
 from privatenet.models.zoo import Classifier
 
 LEVELS = 4
@@ -63,39 +65,43 @@ def _cut(classifier: Classifier, opened: AbstractSet[nn.Module]) -> dict[str, nn
     training = trace(classifier, opened, training=True)
     graph = trace(classifier, opened, training=False)
     network.train()
-    cuts = _cuts(network, graph, value_shapes(network, graph, classifier.size))
+    for node in graph.nodes:
+        if any(isinstance(each, torch.device) for each in (*node.args, *node.kwargs.values())):
+            raise ModelError(f"{node} is tied to the device that the network was built on")
+    values = values_of(network, graph, classifier.size)
+    sizes = {node: value for node, value in values.items() if classifier.fixed and _is_size(value)}
+    cuts = _cuts(network, graph, values, dependent_nodes(graph, sizes.keys()))
     stem, taps = _choose(network, graph, cuts)
     ends = [stem, *taps]
     names = ("stem", *(f"layer{level + 1}" for level in range(LEVELS)), "last")
-    for ours, theirs in zip(graph.nodes, training.nodes, strict=False):
-        if ours.format_node() != theirs.format_node():
-            raise ModelError(f"what {ours} does in training is not known to any of its modules")
-        if ours is taps[-1].node:
-            break
+    _check_training_is_the_same(graph, training, taps[-1].node)
     start = Cut(next(iter(graph.nodes)), (3, classifier.size, classifier.size), "map", block=False)
     stages: dict[str, nn.Module] = {}
     for stage, (begin, end) in zip(names, pairwise([start, *ends]), strict=True):
         # What the stem hands over is no tap, and stays as it is.
-        segment = _segment(graph, begin.node, end.node, None if begin is stem else begin, None if end is stem else end)
+        inlet, outlet = (None if cut is stem else cut for cut in (begin, end))
+        segment = _segment(graph, sizes, begin.node, end.node, inlet, outlet)
         stages[stage] = nn.Identity() if begin.node is end.node else Stage(network, segment)
     _check_nothing_is_shared(stages)
     output = next(node for node in graph.nodes if node.op == "output")
-    return {**stages, "rest": Stage(network, _segment(graph, taps[-1].node, output, taps[-1], None))}
+    return {**stages, "rest": Stage(network, _segment(graph, sizes, taps[-1].node, output, taps[-1], None))}
 
 
-def _cuts(network: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, tuple[int, ...]]) -> list[Cut]:
+def _cuts(
+    network: nn.Module, graph: fx.Graph, values: dict[fx.Node, Any], dependent: AbstractSet[fx.Node]
+) -> list[Cut]:
     """All cuts of the graph, in order."""
     nodes = list(graph.nodes)
     position = {node: index for index, node in enumerate(nodes)}
-    dependent = dependent_nodes(graph)
     cuts: list[Cut] = []
     live: set[fx.Node] = set()
     for index, node in enumerate(nodes[:-1]):
         live = {each for each in {*live, node} & dependent if any(position[user] > index for user in each.users)}
-        if live == {node} and node in shapes:
+        value = values[node]
+        if live == {node} and isinstance(value, Tensor) and value.shape[:1] == (BATCH,):
             module = network.get_submodule(node.target) if node.op == "call_module" else None
             block = module is not None and any(module.children()) and nodes[0] not in node.all_input_nodes
-            cuts.append(Cut(node, shapes[node], _layout(shapes[node]), block))
+            cuts.append(Cut(node, value.shape[1:], _layout(value.shape[1:]), block))
     if any(cut.layout == "channels last" for cut in cuts):  # then also where they are as many as the map has rows
         return [replace(cut, layout="channels last") if _is_cube(cut.shape) else cut for cut in cuts]
     return cuts
@@ -103,6 +109,13 @@ def _cuts(network: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, tuple[int, 
 
 def _is_cube(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and len(set(shape)) == 1
+
+
+def _is_size(value: Any) -> bool:
+    """Whether `value` is a number, or several, that pictures of one size have in common."""
+    if isinstance(value, tuple | list):
+        return bool(value) and all(map(_is_size, value))
+    return isinstance(value, int) and value % BATCH != 0
 
 
 def _layout(shape: tuple[int, ...]) -> Layout | None:
@@ -141,22 +154,29 @@ def _pools(network: nn.Module, head: str, cut: Cut) -> bool:
     return cut.layout != "tokens" and cut.side == 1
 
 
-def _segment(graph: fx.Graph, start: fx.Node, stop: fx.Node, inlet: Cut | None, outlet: Cut | None) -> fx.Graph:
-    """What the graph computes from `start` to `stop`, between the maps of these cuts, where they are given."""
+def _segment(
+    graph: fx.Graph, sizes: dict[fx.Node, Any], start: fx.Node, stop: fx.Node, inlet: Cut | None, outlet: Cut | None
+) -> fx.Graph:
+    """What the graph computes from `start` to `stop`, between the maps of these cuts, where they are given.
+
+    `sizes`, of a network that takes pictures of one size, are constants where they were read of what is before `start`.
+    """
     nodes, dependent = list(graph.nodes), dependent_nodes(graph)
+    inside = nodes[nodes.index(start) + 1 : nodes.index(stop) + 1]
     segment = fx.Graph()
     features = segment.placeholder("features")
     if inlet and inlet.layout != "map":
         features = segment.call_function(from_map, (features, inlet.layout, inlet.shape[1]))
-    copies = {start: features}
+    copies: dict[fx.Node, Any] = {start: features}
 
-    def copied(node: fx.Node) -> fx.Node:
+    def copied(node: fx.Node) -> Any:
         """The copy of a node; of what does not depend on the picture each segment has its own."""
         if node not in copies:
-            copies[node] = segment.node_copy(node, copied)
+            outside = node in sizes and node in dependent and node not in inside
+            copies[node] = sizes[node] if outside else segment.node_copy(node, copied)
         return copies[node]
 
-    for node in nodes[nodes.index(start) + 1 : nodes.index(stop) + 1]:
+    for node in inside:
         if node in dependent:
             copied(node)
     if stop.op != "output":
@@ -165,6 +185,15 @@ def _segment(graph: fx.Graph, start: fx.Node, stop: fx.Node, inlet: Cut | None, 
             result = segment.call_function(to_map, (result, outlet.layout))
         segment.output(result)
     return segment
+
+
+def _check_training_is_the_same(graph: fx.Graph, training: fx.Graph, last: fx.Node) -> None:
+    """Raise `ModelError` unless up to `last` the modules alone know whether it is training."""
+    for node, in_training in zip(graph.nodes, training.nodes, strict=False):
+        if node.format_node() != in_training.format_node():
+            raise ModelError(f"what {node} does in training is not known to any of its modules")
+        if node is last:
+            return
 
 
 def _check_nothing_is_shared(stages: dict[str, nn.Module]) -> None:

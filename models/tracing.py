@@ -14,7 +14,8 @@ from torch.func import functional_call
 
 from privatenet.models.zoo import Classifier
 
-_BATCH = 2
+BATCH = 10_007
+"""A number that no size of a map or a network is a multiple of."""
 
 
 def trace(classifier: Classifier, opened: AbstractSet[nn.Module], training: bool) -> fx.Graph:
@@ -25,15 +26,10 @@ def trace(classifier: Classifier, opened: AbstractSet[nn.Module], training: bool
     return _Tracer(classifier, opened).trace(network, concrete_args=defaults)
 
 
-def value_shapes(network: nn.Module, graph: fx.Graph, size: int) -> dict[fx.Node, tuple[int, ...]]:
-    """The shape of one picture's values at every node that has one tensor for a batch; on the meta device."""
-    recorder = _Recorder(network, graph)
-    values = on_meta(recorder, torch.empty(_BATCH, 3, size, size, device="meta"))
-    return {
-        node: tuple(value.shape[1:])
-        for node, value in values.items()
-        if isinstance(value, Tensor) and value.dim() and value.shape[0] == _BATCH
-    }
+def values_of(network: nn.Module, graph: fx.Graph, size: int) -> dict[fx.Node, Any]:
+    """What the graph computes at every node for `BATCH` pictures of this size; tensors are on the meta device."""
+    values: dict[fx.Node, Any] = on_meta(_Recorder(network, graph), torch.empty(BATCH, 3, size, size, device="meta"))
+    return values
 
 
 def on_meta(module: nn.Module, *inputs: Any) -> Any:
@@ -49,12 +45,12 @@ def on_meta(module: nn.Module, *inputs: Any) -> Any:
             each.training = training
 
 
-def dependent_nodes(graph: fx.Graph) -> set[fx.Node]:
-    """Nodes that depend on the picture, it included."""
+def dependent_nodes(graph: fx.Graph, known: AbstractSet[fx.Node] = frozenset()) -> set[fx.Node]:
+    """Nodes that depend on the picture, it included, other than by what is `known` without it."""
     nodes = list(graph.nodes)
     dependent = {nodes[0]}
     for node in nodes:
-        if not dependent.isdisjoint(node.all_input_nodes):
+        if node not in known and not dependent.isdisjoint(node.all_input_nodes):
             dependent.add(node)
     return dependent
 

@@ -19,13 +19,14 @@ _WITHOUT_AUXILIARY = {"aux_logits": False, "init_weights": True, "transform_inpu
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network with new weights; `size` in pixels is of pictures that it takes: its own size where it takes others.
+    """A network with new weights; `size` in pixels is of pictures that it takes, the only ones where that is `fixed`.
 
     `opaque` are functions of its library that tracing may not look into.
     """
 
     network: nn.Module
     size: int
+    fixed: bool = False
     opaque: tuple[Callable[..., Any], ...] = ()
 
 
@@ -68,7 +69,7 @@ def _from_torchvision(name: str, image_size: int) -> Classifier:
         settings = {"input_size": (image_size, image_size)}
     fixed = name.startswith(("vit_", "maxvit_"))
     network = torchvision.models.get_model(name, weights=None, **settings)
-    return Classifier(network, image_size if fixed else _NATIVE)
+    return Classifier(network, image_size if fixed else _NATIVE, fixed)
 
 
 def _from_timm(name: str, image_size: int) -> Classifier:
@@ -79,7 +80,7 @@ def _from_timm(name: str, image_size: int) -> Classifier:
         name.removeprefix(TIMM), pretrained=False, **({"img_size": image_size} if fixed else {})
     )
     size = image_size if fixed else ours.input_size[-1] if ours is not None else _NATIVE
-    return Classifier(network, size, tuple(timm.models.get_notrace_functions()))
+    return Classifier(network, size, fixed, tuple(timm.models.get_notrace_functions()))
 
 
 def _timm(name: str) -> ModuleType:
@@ -87,4 +88,5 @@ def _timm(name: str) -> ModuleType:
         import timm  # takes seconds
     except ImportError as error:
         raise ModelError(f"backbone {name!r} is timm's: pip install 'privatenet[timm]'") from error
-    return timm
+    library: ModuleType = timm
+    return library

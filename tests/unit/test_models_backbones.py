@@ -28,7 +28,7 @@ COMPUTED = {
     "shufflenet_v2_x0_5": 64, "squeezenet1_1": 64, "swin_t": 64, "swin_v2_t": 64, "vgg11_bn": 64, "vit_b_32": 64,
     "timm/convnext_atto": 64, "timm/deit_tiny_distilled_patch16_224": 64, "timm/eva02_tiny_patch14_224": 56,
     "timm/levit_128s": 64, "timm/resnetv2_18": 64, "timm/swin_tiny_patch4_window7_224": 64,
-    "timm/vit_tiny_patch16_224": 64, "timm/xception41": 64,
+    "timm/vit_tiny_patch16_224": 64, "timm/xception41": 64, "timm/xcit_nano_12_p16_224": 64,
 }  # fmt: skip
 """And a picture size that it takes; test_every_backbone.py has their larger relatives."""
 STEPPED = {
@@ -163,6 +163,8 @@ class Plain(nn.Module):
             features = -features
         if self.fault == "remembers":
             features = features + images.mean()
+        if self.fault == "stays":
+            features = features.to(torch.device("cpu"))
         if self.fault == "repeats":
             features = self.layers[3](self.layers[3](features))
         logits: Tensor = self.fc(features.mean(dim=(2, 3)))
@@ -175,6 +177,7 @@ class Plain(nn.Module):
         ("drops", "what dropout does in training is not known to any of its modules"),
         ("looks", "control flow"),
         ("remembers", "depends on one map only at 1 places; needed are 4"),
+        ("stays", "is tied to the device that the network was built on"),
         ("repeats", "has a part in several stages"),
     ],
 )

@@ -70,6 +70,19 @@ def test_taps_are_torchvisions_own_features_for_the_same_weights(name: str, tmp_
         torch.testing.assert_close(taps[tap], expected[node], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("resnet18", {"stem.conv1.weight", "layer1.0.conv1.weight", "layer4.1.bn2.running_var"}),
+        ("mobilenet_v3_large", {"stem.0.0.weight", "layer1.2.block.0.0.weight", "last.16.0.weight"}),
+        ("efficientnet_b0", {"stem.1.0.block.0.0.weight", "layer3.5.0.block.0.0.weight", "last.8.0.weight"}),
+        ("convnext_tiny", {"stem.0.0.weight", "layer1.1.0.block.0.weight", "layer4.7.0.layer_scale"}),
+    ],
+)
+def test_checkpoints_of_before_name_the_same_tensors(name: str, keys: set[str]) -> None:
+    assert keys <= build_backbone(name).state_dict().keys()
+
+
 @pytest.mark.parametrize("name", TORCHVISION_NODES)
 def test_network_has_its_taps_in_training_and_evaluation(name: str) -> None:
     spec = NetworkSpec(backbone=name, image_size=64)
