@@ -24,8 +24,10 @@ class ModelConfig:
     """The target network.
 
     Args:
-        backbone: resnet18, resnet50, mobilenet_v3_large, efficientnet_b0 or convnext_tiny.
-        weights: Initial weights of the backbone: none, imagenet (torchvision downloads them), or a local file.
+        backbone: Any classifier of torchvision, such as resnet18, convnext_tiny, swin_t or vit_b_16; with the extra
+            privatenet[timm] nearly any of timm, as timm/NAME. docs/backbones.md says which, and where their taps are.
+        weights: Initial weights of the backbone: none, a local file, or for torchvision's imagenet (downloaded). Those
+            of timm's networks have many licences, and are not fetched: name a file.
         image_size: Side of the pictures that the network sees, in pixels.
         head: arm (the amend module of Shi and Zhu, and a linear layer) or linear.
         affinity: What the amend module shares between pictures: the running mean (ema), the batch's mean as in the

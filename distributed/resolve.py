@@ -25,10 +25,10 @@ from privatenet.distributed.config import (
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.mirror import check_mirror
 from privatenet.models.adversary import Pair
-from privatenet.models.backbones import BACKBONES
 from privatenet.models.channel import ChannelSpec
 from privatenet.models.errors import ModelError
 from privatenet.models.objectives.registry import parse_terms
+from privatenet.models.zoo import check_name
 
 SECTIONS: dict[str, Any] = {
     "data": DataConfig,
@@ -127,7 +127,10 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = {
 
 def check_config(config: Config) -> None:
     """Raise `ConfigError` for the first value that no run could use."""
-    _one_of("model.backbone", config.model.backbone, BACKBONES)
+    try:
+        check_name(config.model.backbone, config.model.weights)
+    except ModelError as error:
+        raise ConfigError(f"model.{error}") from error
     for section, ranges in RANGES.items():
         for stage in ("target", "adversary", "private") if section == "fit" else (section,):
             values = config if section == "" else getattr(config, stage)
@@ -165,8 +168,3 @@ def _between(key: str, value: float, low: float, high: float) -> None:
     if not (low <= value <= high and math.isfinite(value)):
         accepted = f"from {low} to {high}" if math.isfinite(high) else f"of at least {low}"
         raise ConfigError(f"{key} is {value}: accepted are numbers {accepted}")
-
-
-def _one_of(key: str, value: str, accepted: Any) -> None:
-    if value not in accepted:
-        raise ConfigError(f"{key} is {value!r}: accepted are {', '.join(sorted(accepted))}")

@@ -89,6 +89,7 @@ class ImageAdversary(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
+        self.halves = network.backbone.takes(network.spec.image_size // 2)
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor
@@ -96,7 +97,10 @@ class ImageAdversary(nn.Module):
         return logits
 
     def embed(self, images: Tensor) -> Tensor:
-        """The means of the backbone's channels [B, C], from pictures of half the size: a quarter of the cost."""
-        smaller = F.avg_pool2d(images, 2)
+        """The means of the backbone's channels [B, C].
+
+        Where it takes them, of pictures of half the size: a quarter of the cost.
+        """
+        smaller = F.avg_pool2d(images, 2) if self.halves else images
         maps: Tensor = self.network.backbone(smaller, lambda tap, features: features)
         return maps.mean(dim=(2, 3))

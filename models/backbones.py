@@ -1,25 +1,25 @@
-"""Backbones: torchvision's networks without their classifier, cut into the stages an onlooker may tap."""
+"""Backbones: image classifiers without their classifier, cut into the stages that an onlooker may tap."""
 
-from collections import OrderedDict
 from collections.abc import Callable
-from itertools import pairwise
 from typing import ClassVar
 
-import torchvision
+import torch
 from torch import Tensor, nn
 
-from privatenet.models.errors import ModelError
+from privatenet.models.cuts import cut_network
+from privatenet.models.errors import ModelError, reason
+from privatenet.models.tracing import on_meta
 from privatenet.models.weights import backbone_weights
+from privatenet.models.zoo import build_classifier
 
 
-def build_backbone(name: str, weights: str = "none") -> "Backbone":
+def build_backbone(name: str, weights: str = "none", image_size: int = 224) -> "Backbone":
     """The backbone called `name`, initialised as `weights` says: "none", "imagenet" or a local weight file.
 
-    Raises ModelError for an unknown name and for weights that cannot be had or do not fit.
+    Where it takes pictures of one size only, it is built for `image_size`. Raises ModelError for an unknown name, for a
+    size or a network that is not possible, and for weights that cannot be had or do not fit.
     """
-    if name not in BACKBONES:
-        raise ModelError(f"backbone {name!r} is unknown; accepted: {', '.join(BACKBONES)}")
-    backbone = Backbone(name)
+    backbone = Backbone(name, image_size)
     if weights != "none":
         backbone.load_state_dict(initial_weights(backbone, weights))
     return backbone
@@ -27,31 +27,31 @@ def build_backbone(name: str, weights: str = "none") -> "Backbone":
 
 def initial_weights(backbone: "Backbone", weights: str) -> dict[str, Tensor]:
     """A state_dict of `backbone` from "imagenet" or a local weight file; ModelError where it cannot be had."""
-    return backbone_weights(backbone.name, backbone.state_dict(), backbone.torchvision_names, weights)
+    return backbone_weights(backbone.name, backbone.state_dict(), backbone.published_names, weights)
 
 
 class Backbone(nn.Module):
     """A picture [B, 3, H, W] to its feature maps, one [B, C, h, w] at every tap.
 
-    `stages` maps each tap to the submodule that it is the output of, in order. `torchvision_names` maps each of our
-    state_dict's keys to torchvision's, so that published weight files fit.
+    `stages` maps each tap to the submodule that it is the output of, in order; each computes the next map from the last
+    one alone. `published_names` maps each key of the classifier's state_dict to ours, so that published weight files
+    fit, or to None where it belongs to what the backbone leaves out.
     """
 
     stages: ClassVar = {**{f"layer{n}": f"layer{n}" for n in range(1, 5)}, "backbone": "last"}
     taps = tuple(stages)
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, image_size: int = 224) -> None:
         super().__init__()
-        network = torchvision.models.get_model(name, weights=None)
-        stages = BACKBONES[name](network)
         self.name = name
-        self.stem, self.layer1, self.layer2, self.layer3, self.layer4 = stages[:5]
-        self.last = stages[5] if len(stages) == 6 else nn.Identity()
-        *_, classifier = network.children()
-        self.channels = next(each.in_features for each in classifier.modules() if isinstance(each, nn.Linear))
-        theirs = {id(tensor): key for key, tensor in network.state_dict(keep_vars=True).items()}
-        ours = self.state_dict(keep_vars=True)
-        self.torchvision_names = {key: theirs[id(tensor)] for key, tensor in ours.items()}
+        classifier = build_classifier(name, image_size)
+        stages = cut_network(name, classifier)
+        self.stem = stages["stem"]
+        self.layer1, self.layer2, self.layer3, self.layer4 = (stages[f"layer{n}"] for n in range(1, 5))
+        self.last = stages["last"]
+        ours = {id(tensor): key for key, tensor in self.state_dict(keep_vars=True).items()}
+        theirs = classifier.network.state_dict(keep_vars=True)
+        self.published_names = {key: ours.get(id(tensor)) for key, tensor in theirs.items()}
 
     def forward(self, images: Tensor, send: Callable[[str, Tensor], Tensor]) -> Tensor:
         """The last tap's map; `send(tap, features)` gets every tap's, and what it returns goes on."""
@@ -60,31 +60,25 @@ class Backbone(nn.Module):
             features = send(tap, self.get_submodule(stage)(features))
         return features
 
+    def shapes(self, image_size: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the maps of one picture. Raises ModelError for a size that the network does not take."""
+        shapes: dict[str, tuple[int, ...]] = {}
 
-Cut = Callable[[nn.Module], list[nn.Module]]
-"""A torchvision network to its stages: stem, layer1 to layer4 and, where it has one, the convolution after them."""
+        def note(tap: str, features: Tensor) -> Tensor:
+            shapes[tap] = tuple(features.shape[1:])
+            return features
 
+        try:
+            on_meta(self, torch.empty(1, 3, image_size, image_size, device="meta"), note)
+        except Exception as error:  # any network says in its own way what it does not take
+            message = f"backbone {self.name!r} does not take pictures of {image_size} px: {reason(error)}"
+            raise ModelError(message) from error
+        return shapes
 
-def _resnet(network: nn.Module) -> list[nn.Module]:
-    stem = OrderedDict((name, network.get_submodule(name)) for name in ("conv1", "bn1", "relu", "maxpool"))
-    return [nn.Sequential(stem), *(network.get_submodule(f"layer{n}") for n in range(1, 5))]
-
-
-def _features_at(*starts: int) -> Cut:
-    """Cuts `network.features` where each stage after the stem starts: a new stage begins where the map is halved."""
-
-    def cut(network: nn.Module) -> list[nn.Module]:
-        features = network.get_submodule("features")
-        assert isinstance(features, nn.Sequential)
-        return [features[start:stop] for start, stop in pairwise((0, *starts, len(features)))]
-
-    return cut
-
-
-BACKBONES: dict[str, Cut] = {
-    "resnet18": _resnet,
-    "resnet50": _resnet,
-    "mobilenet_v3_large": _features_at(2, 4, 7, 13, 16),
-    "efficientnet_b0": _features_at(2, 3, 4, 6, 8),
-    "convnext_tiny": _features_at(1, 2, 4, 6),
-}
+    def takes(self, image_size: int) -> bool:
+        """Whether pictures of this size are possible."""
+        try:
+            self.shapes(image_size)
+        except ModelError:
+            return False
+        return True

@@ -3,14 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from privatenet.models.arm import Affinity, ArmHead
-from privatenet.models.backbones import BACKBONES, Backbone, build_backbone
+from privatenet.models.backbones import Backbone, build_backbone
 from privatenet.models.channel import CENTRE, NO_CHANNEL, RELEASE, ChannelSpec, build_channel
 from privatenet.models.errors import ModelError
+from privatenet.models.zoo import check_name
 
 Head = Literal["arm", "linear"]
 
@@ -31,7 +30,8 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channel", ChannelSpec.of(self.channel))
-        accepted = {"backbone": tuple(BACKBONES), "head": get_args(Head), "affinity": get_args(Affinity)}
+        check_name(self.backbone)
+        accepted = {"head": get_args(Head), "affinity": get_args(Affinity)}
         for field, values in accepted.items():
             if getattr(self, field) not in values:
                 raise ModelError(f"{field} {getattr(self, field)!r} is unknown; accepted: {', '.join(values)}")
@@ -53,7 +53,7 @@ class NetworkSpec:
 
 def build_network(spec: NetworkSpec, weights: str = "none") -> "Network":
     """The network of `spec`; `weights` initialise its backbone, see `build_backbone`."""
-    return Network(spec, build_backbone(spec.backbone, weights))
+    return Network(spec, build_backbone(spec.backbone, weights, spec.image_size))
 
 
 class Network(nn.Module):
@@ -67,7 +67,7 @@ class Network(nn.Module):
         self.spec = spec
         self.backbone = backbone
         self.taps = spec.taps
-        self.tap_shapes = _map_shapes(backbone, spec.image_size)
+        self.tap_shapes = backbone.shapes(spec.image_size)
         channels, height, width = self.tap_shapes["backbone"]
         if spec.head == "arm":
             self.head: ArmHead | LinearHead = ArmHead(channels, (height, width), spec.num_classes, spec.affinity)
@@ -143,21 +143,3 @@ def check_tap(network: NetworkSpec | Network, tap: str) -> None:
     accepted = ("image", *network.taps)
     if tap not in accepted:
         raise ModelError(f"tap {tap!r} is unknown; accepted: {', '.join(accepted)}")
-
-
-def _map_shapes(backbone: Backbone, image_size: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the backbone's maps for one picture, found on the meta device: no arithmetic, no statistics moved."""
-    state = {key: tensor.to("meta") for key, tensor in backbone.state_dict().items()}
-    picture = torch.empty(1, 3, image_size, image_size, device="meta")
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(tap: str, features: Tensor) -> Tensor:
-        shapes[tap] = tuple(features.shape[1:])
-        return features
-
-    training = backbone.training
-    backbone.eval()
-    with torch.no_grad():
-        functional_call(backbone, state, (picture, note))
-    backbone.train(training)
-    return shapes

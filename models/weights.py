@@ -9,29 +9,39 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
 from privatenet.models.errors import ModelError
+from privatenet.models.layouts import from_map, side_of, to_map
+from privatenet.models.zoo import check_name
 
-CLASSIFIERS = ("fc.", "classifier.")
-"""How names of a classifier's tensors begin, which no backbone has."""
+HEADS = ("fc.", "classifier.", "aux1.", "aux2.", "AuxLogits.")
+"""What of a published file no backbone has, beside what it leaves out of its own classifier."""
 
 
 def backbone_weights(
-    name: str, expected: Mapping[str, Tensor], torchvision_names: Mapping[str, str], weights: str
+    name: str, expected: Mapping[str, Tensor], published_names: Mapping[str, str | None], weights: str
 ) -> dict[str, Tensor]:
     """The state_dict of the backbone `name` from "imagenet" or from the local .safetensors, .pth or .pt file `weights`.
 
-    `expected` is a state_dict of its shapes, `torchvision_names` maps its keys to torchvision's. A file holds either's
-    names; it may be wrapped in {"state_dict": ...}, prefixed with "module.", and carry a classifier, which is ignored.
+    `expected` is a state_dict of its shapes, `published_names` maps the library's keys to its own, or to None where the
+    backbone has no such part. A file holds either's names; it may be wrapped in {"state_dict": ...}, prefixed with
+    "module.", and carry a classifier, which is ignored. The positions of a ViT's tokens are resized.
     Raises ModelError when weights are missing or do not fit.
     """
-    state = _imagenet(name) if weights == "imagenet" else read_weights(Path(weights))
-    keys = {theirs: key for key, theirs in torchvision_names.items()}
-    renamed = {keys.get(key, key): tensor for key, tensor in state.items() if not key.startswith(CLASSIFIERS)}
-    _check_fit(name, expected, renamed, weights)
-    return renamed
+    state = _plain(_imagenet(name) if weights == "imagenet" else _read(Path(weights)))
+    if not expected.keys() <= state.keys():
+        names = {key: published_names.get(key, None if key.startswith(HEADS) else key) for key in state}
+        state = {ours: state[theirs] for theirs, ours in names.items() if ours}
+    if others := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise ModelError(f"weights {weights!r}: {_few(others)} hold no tensor; accepted: a state_dict")
+    state = {
+        key: _resized(tensor, expected[key]) if _positions(key, expected) else tensor for key, tensor in state.items()
+    }
+    _check_fit(name, expected, state, weights)
+    return state
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -39,14 +49,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises ModelError where it is no such file.
     """
-    state = _read(path)
-    plain = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
-    if others := [key for key, value in plain.items() if not isinstance(value, Tensor)]:
+    state = _plain(_read(path))
+    if others := [key for key, value in state.items() if not isinstance(value, Tensor)]:
         raise ModelError(f"weights {str(path)!r}: {_few(others)} hold no tensor; accepted: a state_dict")
-    return plain
+    return state
 
 
 def _imagenet(name: str) -> dict[str, Any]:
+    check_name(name, "imagenet")
     entry = torchvision.models.get_model_weights(name).DEFAULT
     try:
         return dict(entry.get_state_dict(progress=False, check_hash=True, weights_only=True))
@@ -72,6 +82,28 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, Mapping):
         raise ModelError(f"weights {str(path)!r}: holds a {type(content).__name__}; accepted: a state_dict")
     return dict(content)
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Unwrapped, without "module."."""
+    return {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
+
+
+def _positions(key: str, expected: Mapping[str, Tensor]) -> bool:
+    """Whether `key` is what a ViT adds to its tokens [1, N, D]."""
+    return key in expected and key.endswith(("pos_embedding", "pos_embed")) and expected[key].dim() == 3
+
+
+def _resized(positions: Tensor, expected: Tensor) -> Tensor:
+    """`positions` [1, N, D] for another number of tokens."""
+    if positions.shape[::2] != expected.shape[::2] or positions.shape == expected.shape:
+        return positions
+    channels = expected.shape[2]
+    placed, placeless = to_map(positions, "tokens").tensor_split([channels], dim=1)
+    side = side_of(expected.shape[1:], "tokens")
+    resized = F.interpolate(placed, (side, side), mode="bicubic", align_corners=True)
+    everywhere = placeless[:, :, :1, :1].expand(-1, -1, side, side)
+    return from_map(torch.cat([resized, everywhere], dim=1), "tokens", channels)
 
 
 def _check_fit(name: str, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:

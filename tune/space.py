@@ -10,11 +10,11 @@ from privatenet.distributed.config import Config
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.resolve import check_config
 from privatenet.models.adversary import Pair
-from privatenet.models.backbones import BACKBONES
 from privatenet.models.channel import NO_CHANNEL, RELEASE, SETTINGS
 from privatenet.models.errors import ModelError
 from privatenet.models.network import NetworkSpec
 from privatenet.models.objectives.registry import OBJECTIVES, option_names, parse_terms
+from privatenet.models.zoo import check_name
 from privatenet.tune.settings import Range, SearchConfig, SpaceConfig
 
 Point = dict[str, Any]
@@ -40,8 +40,12 @@ def check_space(space: SpaceConfig, search: SearchConfig, config: Config, schema
         raise ConfigError(f"space: nothing varies; accepted are {', '.join(KEYS)}")
     for name, values in varied.items():
         _check_values(_key(name, space), values)
-    for name, accepted in {"objective": OBJECTIVES, "backbone": BACKBONES}.items():
-        _accept(f"space.{name}", _ends(varied.get(name, [])), accepted)
+    _accept("space.objective", _ends(varied.get("objective", [])), OBJECTIVES)
+    try:
+        for backbone in _ends(varied.get("backbone", [])):
+            check_name(backbone, config.model.weights)
+    except ModelError as error:
+        raise ConfigError(f"space.{error}") from error
     _check_options(space, config)
     _check_channel(space, config)
     has = NetworkSpec(head=config.model.head, channel=config.channel).taps

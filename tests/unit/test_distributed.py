@@ -54,7 +54,7 @@ def test_every_ready_configuration_is_accepted(name: str) -> None:
         (["--target.epoch", "3"], "target.epoch"),
         (["--engine.precision", "fp8"], "engine.precision.*bf16"),
         (["--target.lr", "fast"], "target.lr"),
-        (["--model.backbone", "resnet"], "model.backbone is 'resnet': accepted are convnext_tiny"),
+        (["--model.backbone", "resnet"], "model.backbone 'resnet' is unknown; accepted: resnet"),
         (
             ["--protect.terms", "[{at: arm-gender, objective: magic}]"],
             "protect.terms: .*'magic'.*confusion, adv",

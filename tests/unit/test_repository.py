@@ -34,6 +34,7 @@ OWNERS = {
     "plotly": {"tune/compare/"},
     "onnx": {"models/onnx_files.py"},
     "onnxruntime": {"models/onnx_files.py", "distributed/tracking/face_model.py"},
+    "timm": {"models/zoo.py"},
 }
 
 pytestmark = pytest.mark.skipif(not (ROOT / "setup.cfg").is_file(), reason="needs the source tree")

@@ -151,7 +151,7 @@ def test_a_point_is_told_in_a_few_words() -> None:
             "space.options.prior: no objective of a trial",
         ),
         ({"options": {"known": ["asleep"]}}, "space.options: .*known 'asleep'"),
-        ({"backbone": ["vgg"]}, "space.backbone: 'vgg'"),
+        ({"backbone": ["vgg"]}, "space.backbone 'vgg' is unknown; accepted: vgg19"),
     ],
 )
 def test_an_impossible_space_names_its_key(space: dict[str, Any], message: str) -> None:
