@@ -62,7 +62,7 @@ class Tracker:
             return
         self.sender = Sender(folder, tracking_uri(config, folder), say)
         tags = {"stage": stage, "folder": folder.name, "output": str(folder.parent.resolve())}
-        name = f"{config.trial or folder.parent.name}/{folder.name}"
+        name = f"{config.trial or folder.resolve().parent.name}/{folder.name}"
         created = _create_run(config, name, tags, folder, ("trial", "folder"))
         first: list[Message] = [created, _params(flatten(settings)), _files(folder / "config.yaml", folder)]
         self.sender.begin(first, must_answer=not config.parent)

@@ -1,6 +1,7 @@
 """Networks that nobody here wrote are attacked as ours are: torchvision's, timm's, a transformer of Hugging Face's, a
 file of ONNX, and features as they come."""
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -136,6 +137,9 @@ def test_features_made_elsewhere_are_attacked_by_command_and_from_python_alike(h
     assert frame["excess"][0] > 0.3 > frame["excess"][1]
     assert "gender leaks at 1 of 3 taps" in same.report(here / "report").read_text()
     assert same.audited.utility.value > 0.7
+    if importlib.util.find_spec("mlflow"):
+        assert cli.main(["compare", "audit-faces", "--output", "compared"]) == 0
+        assert f"{here.name}/audit-faces" in (here / "compared" / "front.csv").read_text()
 
 
 @pytest.mark.parametrize(
