@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -32,6 +33,9 @@ class Description:
     target: str
     classes: Sequence[str]
     normalisation: Normalisation
+
+
+_DESCRIPTION = TypeAdapter(Description)
 
 
 class ExportedNetwork(nn.Module):
@@ -77,11 +81,11 @@ def load(folder: Path | str) -> ExportedNetwork:
     """The network that `privatenet export` has written into `folder`. Raises ModelError where there is none."""
     folder = Path(folder)
     try:
-        values = json.loads((folder / CONFIG).read_text())
-        normalisation = Normalisation(**values.pop("normalisation"))
-        description = Description(**values, normalisation=normalisation)
+        description = _DESCRIPTION.validate_json((folder / CONFIG).read_bytes())
         network = build_network(NetworkSpec(**description.spec))
         network.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        if len(description.classes) != network.spec.num_classes:
+            raise ValueError(f"{len(description.classes)} classes for {network.spec.num_classes} answers")
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: holds no exported network ({str(error).splitlines()[0][:200]})") from error
     return ExportedNetwork(network, description)

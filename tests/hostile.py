@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from privatenet.audit.attack import answers
 from privatenet.audit.attack.features import has_shape
 from privatenet.audit.attack.findings import read_findings, write_findings
 from privatenet.audit.errors import AuditError
+from privatenet.audit.foreign.arrays import read_arrays
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import file_sha256
 from privatenet.data_shards.photographs.video import read_video
@@ -43,6 +44,9 @@ from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.tracking import outbox
 from privatenet.launch import train
 from privatenet.models.errors import ModelError
+from privatenet.models.exported import Description, load, write_exported
+from privatenet.models.network import NetworkSpec, build_network
+from privatenet.models.parts import Normalisation
 from privatenet.tune.storage import Storage
 
 REFUSALS = (AuditError, ConfigError, DataError, ModelError)
@@ -91,6 +95,13 @@ def readers(folder: Path) -> list[Reader]:
     picture, features, kept = folder / f"{AGES[0]}.png", folder / "layer3.npy", folder / "answers.npz"
     np.save(features, np.ones((8, 4), np.float32))
     answers.write(kept, answers.Stored({"logits": np.ones((2, 8, 4))}, {"note": "good"}))
+    arrays, exported = folder / "arrays.npz", folder / "exported"
+    gender = {f"{split}/labels/gender": np.arange(8) % 2 for split in ("train", "test")}
+    np.savez(arrays, **gender, **{f"{split}/pool": np.ones((8, 4)) for split in ("train", "test")})
+    exported.mkdir()
+    network = build_network(NetworkSpec("mobilenet_v3_small", 3, 32, "linear"))
+    normalisation = Normalisation([0.0] * 3, [1.0] * 3)
+    write_exported(network, Description(asdict(network.spec), "mood", ("a", "b", "c"), normalisation), exported)
     (folder / "sweep.yaml").write_text("space: {lambda: [0.1, 0.9]}\nsearch: {trials: 3}\n")
     storage = Storage(fsspec.filesystem("file"), str(folder), str(folder), None)
     return [
@@ -114,6 +125,8 @@ def readers(folder: Path) -> list[Reader]:
         Reader("picture", picture, lambda: to_stored(picture.read_bytes(), str(picture), (32, 32), fit=False)),
         Reader("video", video, lambda: _frames(video)),
         Reader("features", features, lambda: _taken(has_shape(features, (8, 4)))),
+        Reader("arrays", arrays, lambda: read_arrays(arrays, "")),
+        Reader("exported", exported / "config.json", lambda: load(exported)),
         Reader("answers", kept, lambda: _taken(answers.read(kept))),
     ]
 

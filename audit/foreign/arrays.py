@@ -9,7 +9,6 @@ A file .npz holds them, as numpy.savez writes it; nothing in it is unpickled.
 """
 
 import hashlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -119,7 +118,9 @@ def _load(path: Path) -> dict[str, AnyArray]:
             if not isinstance(stored, np.lib.npyio.NpzFile):
                 raise AuditError(f"features {path}: is one array; accepted: a file .npz of several, by name")
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except AuditError:
+        raise
+    except Exception as error:  # NumPy's reader and the archive's raise what they like
         raise AuditError(f"features {path}: is no file .npz that can be read safely ({error})") from error
 
 
