@@ -41,20 +41,21 @@ def budget_chart(rows: Sequence[BudgetRow]) -> Figure:
     return figure
 
 
-def budget_table(rows: Sequence[BudgetRow]) -> Table:
-    """Every cut, smallest trusted part first."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False)
-    for place, heading in enumerate(("network", "sees", "MB", "int8", "utility", "attribute", "read", "at most")):
-        table.add_column(heading, justify="right" if place in (2, 3, 4) else "left", overflow="fold")
-    for row in sorted(rows, key=lambda row: row.int8_mb):
-        table.add_row(*(Text(cell) for cell in _cells(row)))
-    return table
+def budget_tables(rows: Sequence[BudgetRow]) -> Iterator[Table]:
+    """A table for each network: its cuts, the smallest trusted part first."""
+    for network in dict.fromkeys(row.network for row in rows):
+        own = sorted((row for row in rows if row.network == network), key=lambda row: row.int8_mb)
+        utility = f", utility {percent(own[0].utility.value)} %" if own[0].utility else ""
+        table = Table(box=SIMPLE_HEAD, show_edge=False, title=Text(f"{network}{utility}"), title_justify="left")
+        for place, heading in enumerate(("sees", "fp32, MB", "int8, MB", "attribute", "read", "at most")):
+            table.add_column(heading, justify="right" if place in (1, 2) else "left", no_wrap=True)
+        for row in own:
+            table.add_row(*(Text(cell) for cell in _cells(row)))
+        yield table
 
 
 def _cells(row: BudgetRow) -> Iterator[str]:
-    yield from (row.network, row.tap, f"{row.fp32_mb:.2f}", f"{row.int8_mb:.2f}")
-    yield percent(row.utility.value) if row.utility else DASH
-    yield row.attribute or DASH
+    yield from (row.tap, f"{row.fp32_mb:.2f}", f"{row.int8_mb:.2f}", row.attribute or DASH)
     yield with_interval(row.read, percent, " %") if row.read else DASH
     yield at_most(row.certified) if row.certified is not None else DASH
 

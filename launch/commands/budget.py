@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> int:
     sources = {name: load_source(Path(name)) for name in values["checkpoints"]}
     # Torch and matplotlib take seconds to import: not before the checkpoints are known to be there.
     from privatenet.audit.export.budget import budget, write_budget
-    from privatenet.audit.report.budget import budget_chart, budget_table
+    from privatenet.audit.report.budget import budget_chart, budget_tables
     from privatenet.audit.report.leak import newest_audit
     from privatenet.audit.report.style import save
     from privatenet.distributed.stages.trained import load_network
@@ -41,7 +41,8 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(values["out"])
     folder.mkdir(parents=True, exist_ok=True)
     write_budget(rows, folder / "budget.csv")
-    Console().print(budget_table(rows))
+    for table in budget_tables(rows):
+        Console().print(table)
     if any(row.read for row in rows):
         save(budget_chart(rows), folder, "budget", "What a trusted budget buys", "Memory against what is read.")
         print(f"chart    {folder / 'budget.png'}")
