@@ -32,6 +32,7 @@ class Classifier:
 
 def check_name(name: str, weights: str = "none") -> None:
     """Raise `ModelError` unless there is a classifier called `name`, and such weights of it as are asked for."""
+    name = str(name)  # a checkpoint that was meddled with may hold anything
     known = _timm(name).list_models() if name.startswith(TIMM) else _torchvision_names()
     if name.removeprefix(TIMM) not in known:
         close = get_close_matches(name.removeprefix(TIMM), known, n=3) or known[:3]
