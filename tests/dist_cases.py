@@ -143,7 +143,8 @@ def go_on(ranks: Ranks, shards: Path, folder: Path) -> dict[str, Any]:
 def stand_still(ranks: Ranks, shards: Path, folder: Path, how: str) -> None:
     """Train until the second rank, before its third batch, sleeps, stops, or until every rank sleeps in its step; what
     a rank ends with it writes to a file."""
-    heartbeat.PERIOD_S, heartbeat.STILL_S, heartbeat.SILENT_S = 0.1, 2.0, 2.0 if how == "stops" else 60.0
+    still_s, silent_s = (60.0, 4.0) if how == "stops" else (5.0, 60.0)  # a step of a busy machine takes seconds
+    heartbeat.PERIOD_S, heartbeat.STILL_S, heartbeat.SILENT_S = 0.1, still_s, silent_s
     heartbeat.end = partial(_end_with, folder / f"rank-{ranks.rank}.txt")
     batches, step = trainer.training_batches, Engine.step
 
