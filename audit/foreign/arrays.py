@@ -114,7 +114,8 @@ def keep(faces: ArrayFaces, root: Path) -> Features:
 
 def _load(path: Path) -> dict[str, AnyArray]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream:  # NumPy leaves open what it cannot read
+            stored = np.load(stream, allow_pickle=False)
             if not isinstance(stored, np.lib.npyio.NpzFile):
                 raise AuditError(f"features {path}: is one array; accepted: a file .npz of several, by name")
             return {name: stored[name] for name in stored.files}
