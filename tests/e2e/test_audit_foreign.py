@@ -1,6 +1,7 @@
 """Networks that nobody here wrote are attacked as ours are: torchvision's, timm's, a transformer of Hugging Face's, a
 file of ONNX, and features as they come."""
 
+import doctest
 import importlib.util
 import json
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from torch import Tensor
 from privatenet.audit import audit_features
 from privatenet.audit.attack.findings import Findings, read_findings
 from privatenet.audit.errors import AuditError
+from privatenet.audit.foreign import audit as foreign
 from privatenet.audit.foreign.preprocessing import Preprocessing
 from privatenet.audit.settings import AuditConfig
 from privatenet.data_shards.shards.manifest import open_split
@@ -140,6 +142,12 @@ def test_features_made_elsewhere_are_attacked_by_command_and_from_python_alike(h
     if importlib.util.find_spec("mlflow"):
         assert cli.main(["compare", "audit-faces", "--output", "compared"]) == 0
         assert f"{here.name}/audit-faces" in (here / "compared" / "front.csv").read_text()
+
+
+def test_the_example_in_the_documentation_of_audit_features_does_not_hold() -> None:
+    results = doctest.testmod(foreign)
+    assert results.attempted > 5
+    assert results.failed == 0
 
 
 @pytest.mark.parametrize(
