@@ -1,5 +1,6 @@
 """Initial weights of a backbone: ImageNet's from torchvision, or a local file; nothing is unpickled."""
 
+import hashlib
 import pickle
 from collections.abc import Mapping
 from http.client import HTTPException
@@ -11,7 +12,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 
 from privatenet.models.errors import ModelError
 from privatenet.models.layouts import from_map, side_of, to_map
@@ -53,6 +54,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if others := [key for key, value in state.items() if not isinstance(value, Tensor)]:
         raise ModelError(f"weights {str(path)!r}: {_few(others)} hold no tensor; accepted: a state_dict")
     return state
+
+
+def tensors_sha256(module: nn.Module, prefix: str = "") -> str:
+    """SHA-256 of `prefix` and of all parameters and buffers of a module, by name."""
+    content = hashlib.sha256(prefix.encode())
+    for name, tensor in module.state_dict().items():
+        content.update(name.encode())
+        content.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return content.hexdigest()
 
 
 def _imagenet(name: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 `unprotected` is the network that a private one started from, `random` one of the same architecture, never trained.
 """
 
-import hashlib
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,6 +17,7 @@ from privatenet.distributed.stages.trained import load_adversaries, load_network
 from privatenet.models.adversary import ImageAdversary
 from privatenet.models.arm import one_by_one
 from privatenet.models.network import Network, NetworkSpec, build_network
+from privatenet.models.weights import tensors_sha256
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def audited_networks(config: AuditConfig, source: Checkpoint, ranks: Ranks) -> l
         networks.append(AuditedNetwork(role, network, trained.hash, trained, donors))
     if "random" in config.references:
         network = _random_network(NetworkSpec(**source.state["spec"]))
-        sha256 = f"random-{_sha256(network)}"
+        sha256 = f"random-{tensors_sha256(network, repr(network.spec))}"
         donors = _donors(network, sha256, None, config.attributes, ranks)
         networks.append(AuditedNetwork("random", network, sha256, None, donors))
     return networks
@@ -109,11 +109,3 @@ def _origin(source: Checkpoint, sha256: str, key: str) -> Checkpoint | None:
 def _random_network(spec: NetworkSpec) -> Network:
     with seeded(0):
         return build_network(spec)
-
-
-def _sha256(network: Network) -> str:
-    content = hashlib.sha256(repr(network.spec).encode())
-    for name, tensor in network.state_dict().items():
-        content.update(name.encode())
-        content.update(tensor.numpy().tobytes())
-    return content.hexdigest()

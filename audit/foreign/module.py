@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from privatenet.audit.attack.features import LOGITS, Key
+from privatenet.audit.attack.features import Key
 from privatenet.audit.errors import AuditError
 from privatenet.audit.foreign.preprocessing import Preprocessing
-from privatenet.audit.foreign.taps import OUTPUT, check_form, in_form
+from privatenet.audit.foreign.taps import OUTPUT, in_form, named_output
 from privatenet.data_shards.files import file_sha256
 from privatenet.distributed.config import digest
 from privatenet.distributed.ranks import Ranks
 from privatenet.models.channel import NO_CHANNEL
-from privatenet.models.weights import read_weights
+from privatenet.models.weights import read_weights, tensors_sha256
 
 
 def build_module(path: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -56,7 +56,7 @@ def load_module(path: str, arguments: Mapping[str, Any], weights: str) -> tuple[
     torch.manual_seed(0)
     module = build_module(path, arguments)
     if not weights:
-        return module, digest([path, dict(arguments), digest_of(module)])
+        return module, digest([path, dict(arguments), tensors_sha256(module)])
     try:
         module.load_state_dict(read_weights(Path(weights)))
     except RuntimeError as error:
@@ -64,12 +64,6 @@ def load_module(path: str, arguments: Mapping[str, Any], weights: str) -> tuple[
             f"weights {weights}: are not those of {path} ({' '.join(str(error).split())[:300]})"
         ) from error
     return module, digest([path, dict(arguments), file_sha256(Path(weights))])
-
-
-def digest_of(module: nn.Module) -> str:
-    """What tells a module's tensors from others'."""
-    sums = [[name, list(tensor.shape), tensor.double().sum().item()] for name, tensor in module.state_dict().items()]
-    return digest(sums)
 
 
 class ModuleExtractor:
@@ -88,17 +82,15 @@ class ModuleExtractor:
         """`image_size` is (height, width) of pictures as they are stored. Raises `AuditError` for an unknown tap."""
         self.module, self.preprocessing = module.to(ranks.device).eval(), preprocessing
         self.submodules = {tap: _submodule(module, tap) for tap in taps}
+        self.output = OUTPUT
         how = digest([sha256, vars(preprocessing)])
         self.key = Key(how, fingerprint, "fp32", preprocessing.size)
         with torch.inference_mode():
             features = self._run(torch.zeros(2, 3, *image_size, dtype=torch.uint8, device=ranks.device))
-        shapes = {tap: check_form(tap, tensor.shape[1:]) for tap, tensor in features.items()}
-        self.answers = LOGITS if shapes[OUTPUT] == (num_classes,) else OUTPUT
-        self.shapes = {self.answers if tap == OUTPUT else tap: shape for tap, shape in shapes.items()}
+        self.output, self.shapes = named_output(features, num_classes)
 
     def compute(self, images: Tensor, taps: Collection[str]) -> Mapping[str, Tensor]:
-        features = self._run(images)
-        return {self.answers if tap == OUTPUT else tap: tensor for tap, tensor in features.items()}
+        return self._run(images)
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
         features: dict[str, Tensor] = {}
@@ -109,7 +101,7 @@ class ModuleExtractor:
                     features[tap] = in_form(first_tensor(tap, output))
 
                 hooks.callback(submodule.register_forward_hook(note).remove)
-            features[OUTPUT] = in_form(first_tensor(OUTPUT, self.module(self.preprocessing.apply(images))))
+            features[self.output] = in_form(first_tensor(OUTPUT, self.module(self.preprocessing.apply(images))))
         if silent := [tap for tap in self.submodules if tap not in features]:
             raise AuditError(f"taps: {', '.join(silent)} took no part in what the network computed")
         return features

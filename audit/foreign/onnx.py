@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from privatenet.audit.attack.features import LOGITS, Key
+from privatenet.audit.attack.features import Key
 from privatenet.audit.errors import AuditError
 from privatenet.audit.foreign.preprocessing import Preprocessing
-from privatenet.audit.foreign.taps import OUTPUT, check_form, in_form
+from privatenet.audit.foreign.taps import OUTPUT, in_form, named_output
 from privatenet.data_shards.files import file_sha256
 from privatenet.distributed.config import digest
 from privatenet.distributed.ranks import Ranks
@@ -35,29 +35,26 @@ class OnnxExtractor:
         names = {_tap(name): name for name in OnnxNetwork(path).values} if taps else {}
         self.nodes = {tap: _node(tap, names) for tap in taps}
         self.network = OnnxNetwork(path, list(self.nodes.values()))
-        self.nodes[OUTPUT] = self.network.outputs[0]
-        self.preprocessing = preprocessing
+        self.preprocessing, self.output = preprocessing, OUTPUT
         if len(self.network.inputs) != 1:
             raise AuditError(f"{path}: has the inputs {', '.join(self.network.inputs)}; accepted: one, of pictures")
         ((self.input, self.given),) = self.network.inputs.items()
         self.key = Key(digest([file_sha256(path), vars(preprocessing)]), fingerprint, "fp32", preprocessing.size)
         features = self._run(torch.zeros(2, 3, *image_size, dtype=torch.uint8))
-        shapes = {tap: check_form(tap, values.shape[1:]) for tap, values in features.items()}
-        self.answers = LOGITS if shapes[OUTPUT] == (num_classes,) else OUTPUT
-        self.shapes = {self.answers if tap == OUTPUT else tap: shape for tap, shape in shapes.items()}
+        self.output, self.shapes = named_output(features, num_classes)
 
     def compute(self, images: Tensor, taps: Collection[str]) -> Mapping[str, Tensor]:
-        features = self._run(images.cpu())
-        return {self.answers if tap == OUTPUT else tap: values for tap, values in features.items()}
+        return self._run(images.cpu())
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:
         pixels = self.preprocessing.apply(images).numpy()
         pixels = pixels.astype(np.float16) if self.given.type == "tensor(float16)" else pixels
         # A file may be made for batches of one picture.
         batches = np.split(pixels, len(pixels)) if self.given.shape and self.given.shape[0] == 1 else [pixels]
-        runs = [self.network.run({self.input: batch}, list(self.nodes.values())) for batch in batches]
+        nodes = {**self.nodes, self.output: self.network.outputs[0]}
+        runs = [self.network.run({self.input: batch}, list(nodes.values())) for batch in batches]
         values = (np.concatenate(each) for each in zip(*runs, strict=True))
-        return {tap: in_form(torch.from_numpy(value)) for tap, value in zip(self.nodes, values, strict=True)}
+        return {tap: in_form(torch.from_numpy(value)) for tap, value in zip(nodes, values, strict=True)}
 
 
 def _tap(name: str) -> str:

@@ -1,7 +1,7 @@
 """What the taps of other people's networks may be called, and which forms their features may have."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy.typing as npt
@@ -34,6 +34,14 @@ def in_form(features: T) -> T:
     if features.ndim == 3 and features.shape[1] == 1:
         features = features.reshape(len(features), -1)
     return features
+
+
+def named_output(features: Mapping[str, Tensor], num_classes: int) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """What the output among features [B, ...] by tap is: `LOGITS` where it has so many numbers, else `OUTPUT`; and the
+    shapes of one picture's, under these names. Raises `AuditError` for what attackers cannot look at."""
+    shapes = {tap: check_form(tap, values.shape[1:]) for tap, values in features.items()}
+    name = LOGITS if shapes[OUTPUT] == (num_classes,) else OUTPUT
+    return name, {name if tap == OUTPUT else tap: shape for tap, shape in shapes.items()}
 
 
 def check_form(tap: str, shape: Sequence[int]) -> tuple[int, ...]:
