@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from privatenet.models.answers import probabilities
 from privatenet.models.errors import ModelError
 from privatenet.models.network import Network, NetworkSpec, build_network
-from privatenet.models.parts import Normalisation
+from privatenet.models.parts import Normalisation, Normalise
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -41,14 +41,10 @@ _DESCRIPTION = TypeAdapter(Description)
 class ExportedNetwork(nn.Module):
     """Pictures to probabilities of the classes, as the network answers in evaluation, each picture by itself."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, network: Network, description: Description) -> None:
         super().__init__()
         self.network, self.description = network, description
-        for name, values in vars(description.normalisation).items():
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
+        self.normalise = Normalise(description.normalisation)
         self.eval()
 
     @property
@@ -61,7 +57,7 @@ class ExportedNetwork(nn.Module):
         pixels = pictures.float()
         if pixels.shape[-2:] != (size, size):
             pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-        return probabilities(self.network, (pixels - self.mean) / self.std)
+        return probabilities(self.network, self.normalise(pixels))
 
     @torch.inference_mode()
     def predict(self, pictures: Tensor) -> list[tuple[str, float]]:

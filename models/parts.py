@@ -118,7 +118,7 @@ def cost(part: Part, shape: Sequence[int], noise: Sequence[int] = ()) -> Cost:
 def _steps(network: Network, normalisation: Normalisation) -> list[tuple[str, nn.Module]]:
     """All steps of a network by what they give: a tap, what is sent, logits; or nothing that has a name."""
     channel, backbone = network.spec.channel, network.backbone
-    steps: list[tuple[str, nn.Module]] = [("", _Normalise(normalisation)), ("", backbone.stem)]
+    steps: list[tuple[str, nn.Module]] = [("", Normalise(normalisation)), ("", backbone.stem)]
     steps += [(tap, backbone.get_submodule(stage)) for tap, stage in Backbone.stages.items()]
     if isinstance(network.head, ArmHead):
         steps += [("arm", _Amend(network.head)), (LOGITS, network.head.linear)]
@@ -130,7 +130,9 @@ def _steps(network: Network, normalisation: Normalisation) -> list[tuple[str, nn
     return steps
 
 
-class _Normalise(nn.Module):
+class Normalise(nn.Module):
+    """Pictures [B, 3, H, W] of 0 to 255 to what a network takes."""
+
     mean: Tensor
     std: Tensor
 
