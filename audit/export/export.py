@@ -1,13 +1,13 @@
 """A trained network leaves: as files that other runtimes run, with what they cost, and what each variant still does.
 
 OUT/open.onnx, trusted.onnx or network.onnx    and NAME-fp16.onnx, NAME-int8.onnx
-OUT/network.pt2                                the whole network by torch.export, as PyTorch loads it
+OUT/open.pt2, ...                              the same in fp32 by torch.export, as PyTorch loads it
 OUT/model.safetensors, config.json             what `privatenet.models.load` reads
 OUT/export.json, README.md                     how to use them, and all figures
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,7 +21,7 @@ from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.attack.samples import judged_rows
 from privatenet.audit.attack.utility import utility
 from privatenet.audit.errors import AuditError
-from privatenet.audit.export.parts import Chain, Latency, Sample, onlookers, write_parts, write_variant
+from privatenet.audit.export.parts import Chain, Latency, Sample, onlookers, part_file, write_parts, write_variant
 from privatenet.audit.export.settings import ExportConfig
 from privatenet.audit.foreign.audit import audit_features
 from privatenet.audit.settings import AuditConfig
@@ -129,7 +129,7 @@ def export(
         if config.variants or config.leak
         else test
     )
-    some = _first(test, config.pictures)
+    some = test.rows(slice(config.pictures))
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     progress("fp32")
@@ -140,10 +140,10 @@ def export(
     expected = np.empty(0)
     for variant in ("fp32", *config.variants):
         progress(variant)
-        ending = "" if variant == "fp32" else f"-{variant}"
-        if ending:
-            write_variant(variant, cut, _first(train, config.pictures), folder)
-        chain = Chain(cut, [folder / f"{part.name}{ending}.onnx" for part in cut])
+        if variant != "fp32":
+            write_variant(variant, cut, train.rows(slice(config.pictures)), folder)
+        paths = [part_file(folder, part, variant) for part in cut]
+        chain = Chain(cut, paths)
         results = chain.run(test)
         answers = results["logits"].argmax(axis=1)
         expected = answers if variant == "fp32" else expected
@@ -156,7 +156,7 @@ def export(
         variants.append(
             ExportedVariant(
                 variant,
-                tuple(_describe(part, latencies, some, folder / f"{part.name}{ending}.onnx", results) for part in cut),
+                tuple(_describe(*each, latencies, some, results) for each in zip(cut, paths, strict=True)),
                 accuracy if np.isfinite(accuracy.value) else None,
                 float((answers == expected).mean()),
                 leaks,
@@ -196,14 +196,8 @@ def _pictures(faces: Faces, subset: Subset, network: Network) -> Tensor:
     return torch.cat(batches).cpu()
 
 
-def _first(sample: Sample, count: int) -> Sample:
-    return replace(
-        sample, pictures=sample.pictures[:count], noise=None if sample.noise is None else sample.noise[:count]
-    )
-
-
 def _describe(
-    part: Part, latencies: Sequence[dict[str, Latency]], some: Sample, path: Path, results: dict[str, np.ndarray]
+    part: Part, path: Path, latencies: Sequence[dict[str, Latency]], some: Sample, results: dict[str, np.ndarray]
 ) -> ExportedPart:
     shapes = {
         PICTURES: tuple(some.pictures.shape[1:]),

@@ -42,9 +42,18 @@ class Sample:
         noise = None if noise_shape is None else torch.randn(len(pictures), *noise_shape, generator=generator)
         return cls(pictures, noise)
 
+    def rows(self, rows: slice) -> "Sample":
+        """Some of the pictures, with their noise."""
+        return Sample(self.pictures[rows], None if self.noise is None else self.noise[rows])
+
     def inputs(self, part: Part, first: Tensor) -> dict[str, Tensor]:
         """What `part` takes, where its first input is `first`."""
         return {name: self.noise if name == NOISE and self.noise is not None else first for name in part.inputs}
+
+
+def part_file(folder: Path, part: Part, variant: str = "fp32") -> Path:
+    """NAME.onnx, or NAME-VARIANT.onnx of a number format other than fp32."""
+    return folder / (f"{part.name}.onnx" if variant == "fp32" else f"{part.name}-{variant}.onnx")
 
 
 @torch.no_grad()
@@ -57,7 +66,7 @@ def write_parts(parts: Sequence[Part], sample: Sample, folder: Path) -> dict[str
     distances = {}
     values = sample.pictures
     for part in parts:
-        inputs, path = sample.inputs(part, values), folder / f"{part.name}.onnx"
+        inputs, path = sample.inputs(part, values), part_file(folder, part)
         few = tuple(tensor[:2] for tensor in inputs.values())
         program = torch.export.export(part.eval(), few, dynamic_shapes=tuple({0: batch} for _ in few))
         torch.export.save(program, path.with_suffix(".pt2"))
@@ -68,11 +77,11 @@ def write_parts(parts: Sequence[Part], sample: Sample, folder: Path) -> dict[str
     return distances
 
 
-def write_variant(variant: str, parts: Sequence[Part], calibration: Sample, folder: Path) -> list[Path]:
+def write_variant(variant: str, parts: Sequence[Part], calibration: Sample, folder: Path) -> None:
     """Write NAME-VARIANT.onnx of each part from its file in fp32; int8 is fitted to `calibration`."""
-    paths, values = [], calibration.pictures
+    values = calibration.pictures
     for part in parts:
-        source, path = folder / f"{part.name}.onnx", folder / f"{part.name}-{variant}.onnx"
+        source, path = part_file(folder, part), part_file(folder, part, variant)
         inputs = {name: tensor.numpy() for name, tensor in calibration.inputs(part, values).items()}
         if variant == "fp16":
             write_fp16(source, path)
@@ -82,8 +91,6 @@ def write_variant(variant: str, parts: Sequence[Part], calibration: Sample, fold
             batches = [{n: a[row : row + BATCH] for n, a in inputs.items()} for row in range(0, len(values), BATCH)]
             write_int8(source, path, batches)
         values = torch.from_numpy(OnnxNetwork(source).run(inputs)[0])
-        paths.append(path)
-    return paths
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ class Chain:
 
     def latencies(self, sample: Sample, batch: int) -> dict[str, Latency]:
         """By part, on one thread; the first few runs are not counted."""
-        few = Sample(sample.pictures[:batch], None if sample.noise is None else sample.noise[:batch])
+        few = sample.rows(slice(batch))
         values, latencies = few.pictures, {}
         for part, network in self.parts:
             alone = OnnxNetwork(network.path, threads=1)
@@ -134,8 +141,7 @@ def onlookers(results: Mapping[str, Array]) -> dict[str, Array]:
 
 def _batches(sample: Sample) -> Iterator[Sample]:
     for row in range(0, len(sample.pictures), BATCH):
-        rows = slice(row, row + BATCH)
-        yield Sample(sample.pictures[rows], None if sample.noise is None else sample.noise[rows])
+        yield sample.rows(slice(row, row + BATCH))
 
 
 def _seconds(network: OnnxNetwork, feed: Mapping[str, Array]) -> float:

@@ -5,8 +5,6 @@ from typing import Literal
 
 from privatenet.models.parts import Deployment
 
-Variant = Literal["fp32", "fp16", "int8"]
-
 
 @dataclass(frozen=True)
 class ExportConfig:
