@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,11 @@ from privatenet.audit.attack.checks import check_config
 from privatenet.audit.attack.controls import Floor, adversary_controls, target_label_floors
 from privatenet.audit.attack.extract import NetworkExtractor, extract
 from privatenet.audit.attack.features import network_tap
-from privatenet.audit.attack.findings import VERSION, Findings, Leak, NetworkFindings
+from privatenet.audit.attack.findings import Findings, Leak, NetworkFindings
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
 from privatenet.audit.attack.judging import judge_leaks
 from privatenet.audit.attack.networks import AuditedNetwork, audited_networks
-from privatenet.audit.attack.protocol import describe_protocol
+from privatenet.audit.attack.protocol import describe_protocol, new_findings
 from privatenet.audit.attack.relative import above_floor, relative_leaks
 from privatenet.audit.attack.samples import Folds, attack_folds, training_split
 from privatenet.audit.attack.utility import network_utility
@@ -30,7 +29,6 @@ from privatenet.distributed import agree
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.provenance import code_version
 from privatenet.distributed.ranks import Ranks
 
 
@@ -46,12 +44,16 @@ def audit(
     folds = attack_folds(config, faces)
     networks = audited_networks(config, source, ranks)
     root = Path(config.cache) if config.cache else source.folder.parent.parent
+    extractors = {
+        audited.role: NetworkExtractor(audited.network, audited.sha256, faces.fingerprint, engine, ranks)
+        for audited in networks
+    }
     attacked = {
-        audited.role: _attack_network(audited, config, faces, folds, engine, ranks, root, progress)
+        audited.role: _attack_network(audited, extractors[audited.role], config, faces, folds, ranks, root, progress)
         for audited in networks
     }
     sent = {
-        audited.role: sent_features(_extractor(audited, faces, engine, ranks), faces, ranks, root / "features")
+        audited.role: sent_features(extractors[audited.role], faces, ranks, root / "features")
         for audited in networks
         if audited.checkpoint
     }
@@ -71,39 +73,30 @@ def audit(
         floors = target_label_floors(config, faces, split)
         described = _judge_networks(networks, attacked, floors, config)
         known = adversary_controls(config, source, faces, networks[0].network, features)
-        return Findings(
-            version=VERSION,
-            package=code_version(),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            dataset=faces.schema.name,
-            fingerprint=faces.fingerprint,
-            protocol=describe_protocol(config, faces, folds, engine.precision, ranks, time.monotonic() - began),
-            networks=tuple(
+        return new_findings(
+            faces,
+            describe_protocol(config, faces, folds, engine.precision, ranks, time.monotonic() - began),
+            [
                 replace(judged, certificates=certified(audited))
                 for judged, audited in zip(described, networks, strict=True)
-            ),
-            controls=(*(floor.control for floor in floors.values()), *known),
-            config=source.state["config"],
+            ],
+            [*(floor.control for floor in floors.values()), *known],
+            source.state["config"],
         )
 
     return agree.first(ranks, judge)
 
 
 def _attack_network(
-    audited: AuditedNetwork, config: AuditConfig, faces: Faces, folds: Folds, engine: EngineConfig, ranks: Ranks,
+    audited: AuditedNetwork, extractor: NetworkExtractor, config: AuditConfig, faces: Faces, folds: Folds, ranks: Ranks,
     root: Path, progress: Progress,
 ) -> AttackResults:  # fmt: skip
     """Features of one network, and the whole fleet's answers about them; what is there already is not done again."""
-    extractor = _extractor(audited, faces, engine, ranks)
     progress(f"{audited.role}: features", 0, 0)
     taps = [tap for tap in config.taps if network_tap(tap) in audited.network.taps]
     features = extract(extractor, taps, faces, ranks, root / "features")
     fleet = Fleet(features, faces, folds, audited.donors, config, ranks.device, root / "answers" / features.key.folder)
     return attack(fleet, ranks, lambda what, done, total: progress(f"{audited.role}: {what}", done, total))
-
-
-def _extractor(audited: AuditedNetwork, faces: Faces, engine: EngineConfig, ranks: Ranks) -> NetworkExtractor:
-    return NetworkExtractor(audited.network, audited.sha256, faces.fingerprint, engine, ranks)
 
 
 def _judge_networks(

@@ -1,12 +1,16 @@
 """How an audit was made, for whoever reads its figures."""
 
 import resource
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 import torch
 
-from privatenet.audit.attack.findings import Protocol
+from privatenet.audit.attack.findings import VERSION, Control, Findings, NetworkFindings, Protocol
 from privatenet.audit.attack.samples import Folds, LabelledFaces, judged_rows
 from privatenet.audit.settings import FRESH, AuditConfig
+from privatenet.distributed.provenance import code_version
 from privatenet.distributed.ranks import Ranks
 
 
@@ -32,6 +36,24 @@ def describe_protocol(
         device=_device(ranks),
         seconds=seconds,
         peak_memory_gib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    )
+
+
+def new_findings(
+    faces: LabelledFaces, protocol: Protocol, networks: Sequence[NetworkFindings], controls: Sequence[Control],
+    config: dict[str, Any],
+) -> Findings:  # fmt: skip
+    """The findings of an audit that ends now, by this version of the package."""
+    return Findings(
+        version=VERSION,
+        package=code_version(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        dataset=faces.schema.name,
+        fingerprint=faces.fingerprint,
+        protocol=protocol,
+        networks=tuple(networks),
+        controls=tuple(controls),
+        config=config,
     )
 
 

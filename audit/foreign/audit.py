@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,23 +17,22 @@ from privatenet.audit.attack.checks import check_every_tap_is_attacked, check_se
 from privatenet.audit.attack.controls import target_label_floors
 from privatenet.audit.attack.extract import Extractor, extract
 from privatenet.audit.attack.features import LOGITS, Features
-from privatenet.audit.attack.findings import UNKNOWN, VERSION, Findings, NetworkFindings
+from privatenet.audit.attack.findings import UNKNOWN, Findings, NetworkFindings
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
 from privatenet.audit.attack.judging import judge_leaks
-from privatenet.audit.attack.protocol import describe_protocol
+from privatenet.audit.attack.protocol import describe_protocol, new_findings
 from privatenet.audit.attack.relative import above_floor
 from privatenet.audit.attack.samples import KINDS, Folds, LabelledFaces, attack_folds, form_of, training_split
 from privatenet.audit.attack.utility import network_utility
 from privatenet.audit.certificate.network import people_of
 from privatenet.audit.certificate.rows import CertificateRow, Release, certificate_rows
 from privatenet.audit.errors import AuditError
-from privatenet.audit.foreign.arrays import keep, read_arrays
+from privatenet.audit.foreign.arrays import ArrayFaces, keep, read_arrays
 from privatenet.audit.report.card import write_card
 from privatenet.audit.report.page import write_report
 from privatenet.audit.settings import AuditConfig, CertifyConfig
 from privatenet.distributed import agree
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.provenance import code_version
 from privatenet.distributed.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
@@ -80,14 +78,12 @@ def audit_features(
     target: str = "",
     config: AuditConfig | None = None,
     ranks: Ranks = ALONE,
-    root: Path | None = None,
-    progress: Progress = lambda what, done, total: None,
 ) -> AuditedFeatures:
     """What the best attackers read of features that were made elsewhere.
 
     `arrays` is a file .npz or arrays by name: `train/TAP`, `test/TAP`, `train/labels/ATTRIBUTE`, ... (see arrays.py).
     `target` is the attribute that the network is for, which is not private. `config` chooses attackers, seeds and so
-    on; answers are kept below `root`, if that is given. Raises `AuditError` for what cannot be used.
+    on; answers are kept in its `cache`, if it names one. Raises `AuditError` for what cannot be used.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -98,22 +94,27 @@ def audit_features(
     >>> findings.audited.leaks[0].headline.accuracy.value
     1.0
     """
-    path = Path(arrays) if isinstance(arrays, str | Path) else None
-    faces = read_arrays(path or dict(arrays), target, ranks)  # type: ignore[arg-type]
-    config = check_settings(config or AuditConfig(), faces.schema)
+    faces = read_arrays(Path(arrays) if isinstance(arrays, str) else arrays, target, ranks)
+    config = config or AuditConfig()
+    name = str(arrays) if isinstance(arrays, str | Path) else "arrays"
     with tempfile.TemporaryDirectory() as folder:
-        below = root or Path(config.cache or folder)
-        features = agree.each(ranks, lambda: keep(faces, below / "features"))
-        if unknown := [tap for tap in config.taps if tap not in features.shapes]:
-            raise AuditError(
-                f"taps: there are no features of {', '.join(unknown)}: accepted are {list(features.shapes)}"
-            )
-        chosen = config.taps or [tap for tap in features.shapes if tap != LOGITS]
-        answers = [LOGITS] if LOGITS in features.shapes else []
-        features = replace(features, shapes={tap: features.shapes[tap] for tap in (*chosen, *answers)})
-        name = str(path) if path else "arrays"
-        findings = _audit({"audited": _Subject(name, features)}, config, faces, ranks, below, progress, {})
-        return AuditedFeatures(**vars(findings))
+        return audit_arrays(faces, name, config, ranks, Path(config.cache or folder))
+
+
+def audit_arrays(
+    faces: ArrayFaces, name: str, config: AuditConfig, ranks: Ranks, root: Path,
+    progress: Progress = lambda what, done, total: None,
+) -> AuditedFeatures:  # fmt: skip
+    """`audit_features` of arrays that were read, called `name`; all ranks call it together. Answers stay in `root`."""
+    config = check_settings(config, faces.schema)
+    features = agree.each(ranks, lambda: keep(faces, root / "features"))
+    if unknown := [tap for tap in config.taps if tap not in features.shapes]:
+        raise AuditError(f"taps: there are no features of {', '.join(unknown)}: accepted are {list(features.shapes)}")
+    chosen = config.taps or [tap for tap in features.shapes if tap != LOGITS]
+    answers = [LOGITS] if LOGITS in features.shapes else []
+    features = replace(features, shapes={tap: features.shapes[tap] for tap in (*chosen, *answers)})
+    findings = _audit({"audited": _Subject(name, features)}, config, faces, ranks, root, progress, {})
+    return AuditedFeatures(**vars(findings))
 
 
 def audit_network(
@@ -161,17 +162,8 @@ def _audit(
         for role, results in attacked.items():
             leaks = above_floor(judge_leaks(results), right, config)
             networks.append(_describe(role, subjects[role], results.fleet, tuple(leak.leak for leak in leaks)))
-        return Findings(
-            version=VERSION,
-            package=code_version(),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            dataset=faces.schema.name,
-            fingerprint=faces.fingerprint,
-            protocol=describe_protocol(config, faces, folds, "fp32", ranks, time.monotonic() - began),
-            networks=tuple(networks),
-            controls=tuple(floor.control for floor in floors.values()),
-            config=settings,
-        )
+        protocol = describe_protocol(config, faces, folds, "fp32", ranks, time.monotonic() - began)
+        return new_findings(faces, protocol, networks, [floor.control for floor in floors.values()], settings)
 
     return agree.first(ranks, judge)
 

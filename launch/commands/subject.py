@@ -50,7 +50,7 @@ def choose_subject(values: Mapping[str, Any], config: AuditConfig, ranks: Ranks)
 def _foreign(values: Mapping[str, Any], config: AuditConfig, ranks: Ranks) -> Subject:
     from privatenet.audit.attack.checks import check_settings
     from privatenet.audit.foreign.arrays import read_arrays
-    from privatenet.audit.foreign.audit import audit_features, audit_network
+    from privatenet.audit.foreign.audit import audit_arrays, audit_network
     from privatenet.audit.foreign.extractors import extractors
 
     foreign = ForeignConfig.of(values)
@@ -58,9 +58,9 @@ def _foreign(values: Mapping[str, Any], config: AuditConfig, ranks: Ranks) -> Su
     root = Path(config.cache or folder)
     if foreign.features:
         path = Path(foreign.features)
-        schema = agree.each(ranks, lambda: read_arrays(path, foreign.target)).schema
-        checked = check_settings(config, schema)
-        return Subject(folder, checked, None, partial(audit_features, path, foreign.target, config, ranks, root))
+        arrays = agree.each(ranks, lambda: read_arrays(path, foreign.target, ranks))
+        checked = check_settings(config, arrays.schema)
+        return Subject(folder, checked, None, partial(audit_arrays, arrays, str(path), config, ranks, root))
     faces = Faces(DataConfig(shards=values["shards"], validation=0.0), ranks)
     checked = check_settings(config, faces.schema)
     networks = agree.each(ranks, lambda: extractors(foreign, checked, faces, ranks))
