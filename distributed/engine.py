@@ -1,16 +1,35 @@
 """DeepSpeed, and nothing else of ours knows it: one task, one engine, one summed loss."""
 
 import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import deepspeed
 import torch
-from deepspeed.utils import logger, safe_get_full_optimizer_state, safe_set_full_optimizer_state
 from torch import Tensor, nn
 
 from privatenet.distributed.config import EngineConfig, FitConfig
 from privatenet.distributed.precision import DTYPES
 from privatenet.distributed.ranks import Ranks
+
+
+@contextmanager
+def _missing(name: str) -> Iterator[None]:
+    """Within the block the package `name` cannot be imported, unless it is already."""
+    blocked = name not in sys.modules
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault(name, None)
+    try:
+        yield
+    finally:
+        if blocked:
+            del modules[name]
+
+
+with _missing("mlflow"):  # of DeepSpeed's autotuner, which is not used here: a second of every start
+    import deepspeed
+    from deepspeed.utils import logger, safe_get_full_optimizer_state, safe_set_full_optimizer_state
 
 
 class Engine:

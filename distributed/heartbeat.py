@@ -16,7 +16,8 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from privatenet.distributed import agree
-from privatenet.distributed.ranks import STEP_TIMEOUT, Ranks, meeting_address
+from privatenet.distributed.place import meeting_address
+from privatenet.distributed.ranks import STEP_TIMEOUT, Ranks
 
 PERIOD_S = 5.0
 STILL_S = 0.8 * STEP_TIMEOUT.total_seconds()

@@ -10,12 +10,17 @@ from typing import Any
 
 def code_version() -> str:
     """The package's version and, in a checkout, its commit."""
+    short = commit()[:9]
+    return version("privatenet") + (f"+{short}" if short else "")
+
+
+def commit() -> str:
+    """The commit of a checkout; empty elsewhere."""
     here, git = Path(__file__).resolve().parent, shutil.which("git")
-    commit = ""
-    if git:
-        answer = subprocess.run([git, "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-        commit = answer.stdout.strip() if answer.returncode == 0 else ""
-    return version("privatenet") + (f"+{commit}" if commit else "")
+    if not git:
+        return ""
+    answer = subprocess.run([git, "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

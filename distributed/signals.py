@@ -10,9 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from privatenet.distributed.errors import Diverged
-
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""A person's, a launcher's, and a batch system's word that time is nearly up."""
+from privatenet.distributed.place import STOPS
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import FULL, cannot_write
 from privatenet.data_shards.uri import scrub
 from privatenet.distributed.errors import ConfigError, Diverged, Interrupted
+from privatenet.distributed.place import launched_rank
 from privatenet.models.errors import ModelError
 
 DIVERGED = 1
@@ -39,9 +40,12 @@ def guarded(command: Callable[[], int]) -> int:
         message, code, shared = f"error: {error}", DIVERGED, True
     except (Interrupted, KeyboardInterrupt) as error:
         message, code, shared = f"interrupted: {str(error) or 'the same command goes on'}", INTERRUPTED, True
-    rank = _rank()
+    rank = launched_rank()
     if rank and not shared:
-        time.sleep(LATER_RANKS_WAIT_S)
+        try:
+            time.sleep(LATER_RANKS_WAIT_S)
+        except KeyboardInterrupt:  # the first rank has said it, and its launcher ends the others
+            return code
         message += f" (rank {rank})"
     if not (rank and shared):
         print(printable(f"privatenet: {message}"), file=sys.stderr, flush=True)
@@ -53,9 +57,3 @@ def printable(text: str) -> str:
     return "".join(
         sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode() for sign in text
     )
-
-
-def _rank() -> int:
-    """This process's rank; one that has not even imported ranks, which takes seconds, is nobody's."""
-    ranks = sys.modules.get("privatenet.distributed.ranks")
-    return ranks.launched_rank() if ranks else 0

@@ -9,23 +9,21 @@ torchrun --nproc_per_node N -m privatenet.launch.train STAGE --config F ...
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from privatenet.audit.paper.reproduction import ReproduceConfig
+from privatenet.audit.paper.plan import ReproduceConfig
 from privatenet.distributed.config import Config
-from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.progress import silent
 from privatenet.distributed.ranks import Ranks, join, leave
 from privatenet.distributed.resolve import add_config_arguments, resolve_config
 from privatenet.launch.exits import guarded
 from privatenet.launch.launcher import rank_arguments, stop_in_order
+from privatenet.launch.ready import with_ready_configs
 from privatenet.launch.summary import show_all, show_reproduction, show_stage
 
 STAGES = ("target", "adversary", "private", "run", "reproduce")
-CONFIGS = Path(__file__).resolve().parent / "configs"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,30 +56,6 @@ def parser() -> ArgumentParser:
     add_config_arguments(built)
     built.add_class_arguments(ReproduceConfig, "reproduce")
     return built
-
-
-def with_ready_configs(arguments: list[str]) -> list[str]:
-    """Let `--config demo.yaml` mean the ready one of that name where there is no such file here."""
-    out = list(arguments)
-    for place, word in enumerate(arguments):
-        if place and arguments[place - 1] == "--config":
-            out[place] = _ready(word)
-        elif word.startswith("--config="):
-            out[place] = "--config=" + _ready(word.removeprefix("--config="))
-    return out
-
-
-def ready_configs(kind: str = "") -> list[str]:
-    """Names of the ready configurations: of runs or, with `sweep`, of sweeps."""
-    return sorted(path.name for path in CONFIGS.glob("*.yaml") if path.name.startswith("sweep") == (kind == "sweep"))
-
-
-def _ready(name: str) -> str:
-    if Path(name).is_file():
-        return name
-    if (CONFIGS / name).is_file():
-        return str(CONFIGS / name)
-    raise ConfigError(f"--config {name}: no such file; ready ones are {', '.join(ready_configs(name[:5]))}")
 
 
 def _train(config: Config, stage: str, paper: ReproduceConfig) -> int:

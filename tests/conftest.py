@@ -16,7 +16,7 @@ from watched import Watched
 
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.synthetic import synthetic_source
-from privatenet.distributed.ranks import free_port
+from privatenet.distributed.place import free_port
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,7 +41,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> tuple[Path, str]:
-    """A whole run on two ranks by the deepspeed launcher, one for all of pytest's processes: its configuration file and
+    """A whole run on two ranks, one for all of pytest's processes: its configuration file and
     what it printed. It is watched, and without a network where that can be."""
     alone = "PYTEST_XDIST_WORKER" not in os.environ
     base = tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent

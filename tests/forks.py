@@ -13,7 +13,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from privatenet.distributed.ranks import Ranks, free_port, join, leave
+from privatenet.distributed.place import free_port
+from privatenet.distributed.ranks import Ranks, join, leave
 
 # The process that is forked from looks for modules here, and must not have started threads.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from privatenet.data_shards.uri import Uri
-from privatenet.distributed.ranks import free_port
+from privatenet.distributed.place import free_port
 
 
 class MlflowServer:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from support import wait_for
 
-from privatenet.distributed.ranks import free_port
+from privatenet.distributed.place import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
 PLACES = f"{os.environ['PATH']}:/usr/sbin:/sbin"

@@ -1,4 +1,4 @@
-"""Whole runs, each killed again and again: SIGKILL of one of its processes by chance, launcher or rank, at any moment.
+"""Whole runs, each killed again and again: SIGKILL of one of its processes by chance, command or rank, at any moment.
 
 `python tests/soak.py 30` kills that often, and fails where a result differs in one bit from that of a run left alone,
 or a process outlives another's death by a minute.
@@ -75,7 +75,7 @@ def role(process: psutil.Process) -> str:
     words = ""
     with suppress(psutil.Error):
         words = " ".join(process.cmdline())
-    roles = {"launch.cli": "command", "deepspeed.launcher": "launcher", "launch.train": "rank"}
+    roles = {"launch.cli": "command", "launch.train": "rank"}
     return next((name for word, name in roles.items() if word in words), "")
 
 

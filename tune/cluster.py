@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from privatenet.distributed.errors import ConfigError
-from privatenet.distributed.ranks import num_cores
+from privatenet.distributed.place import num_cores
 from privatenet.tune.group import Workers
 from privatenet.tune.settings import RayConfig
 from privatenet.tune.watch import reason_of

@@ -12,7 +12,8 @@ from ray import tune
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from privatenet.distributed.ranks import Place, Ranks, free_port, join, leave
+from privatenet.distributed.place import Place, free_port
+from privatenet.distributed.ranks import Ranks, join, leave
 
 Work = Callable[[Ranks], None]
 

@@ -19,17 +19,13 @@ from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.attack.intervals import recorded_accuracy
 from privatenet.audit.attack.samples import judged_rows, people_in
 from privatenet.audit.paper.comparison import lambda_marks, markdown_page
+from privatenet.audit.paper.plan import Case, ReproduceConfig, adversaries, cases, complete
 from privatenet.audit.paper.reproduction import (
     VERSION,
     Adversary,
-    Case,
     Latency,
     PrivateNetwork,
-    ReproduceConfig,
     Reproduction,
-    adversaries,
-    cases,
-    complete,
     notes,
     robustness,
     write_reproduction,

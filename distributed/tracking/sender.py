@@ -28,10 +28,10 @@ class Sender:
         sent = outbox.read_sent(self.folder)
         return sent.run_id if sent else ""
 
-    def begin(self, first: Sequence[Message], must_answer: bool) -> None:
-        """Make the run by the messages `first`, or go on in the one that was made; another store gets all again.
+    def prepare(self, first: Sequence[Message]) -> Sent:
+        """Have the run made by the messages `first`, or go on in the one that was made; another store gets all again.
 
-        Raises `ConfigError` and leaves nothing where a run is to be made, and the store does not answer but must.
+        Returns how far these were sent.
         """
         cut_unfinished_line(self.folder / outbox.OUTBOX)
         sent = outbox.read_sent(self.folder)
@@ -39,6 +39,14 @@ class Sender:
             sent = Sent(self.uri)
             outbox.write_sent(self.folder, sent)
         self.add(*(first if not sent.run_id and outbox.is_empty(self.folder) else [SetStatus("RUNNING")]))
+        return sent
+
+    def begin(self, first: Sequence[Message], must_answer: bool) -> None:
+        """`prepare`, and send.
+
+        Raises `ConfigError` and leaves nothing where a run is to be made, and the store does not answer but must.
+        """
+        sent = self.prepare(first)
         if sent.run_id or not must_answer:
             self.send()
             return

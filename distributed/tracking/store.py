@@ -1,11 +1,13 @@
 """MLflow's own language: runs, made and reported to, found and read, and models, logged and registered under a name."""
 
+import getpass
 import importlib.util
 import json
 import logging
 import os
+import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from privatenet.data_shards.uri import Uri
 from privatenet.distributed.errors import ConfigError
+from privatenet.distributed.provenance import commit
 from privatenet.distributed.tracking.outbox import (
     SENT,
     CreateRun,
@@ -171,11 +174,12 @@ def apply(client: Any, uri: Uri, run_id: str, message: Message, folder: Path, ro
         raise RefusedError(cause(error, uri)) from None
 
 
-def context_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """`tags`, with those that MLflow adds to a run: the user, the program and its commit."""
-    from mlflow.tracking.context.registry import resolve_tags
-
-    return dict(resolve_tags(dict(tags)))
+def context_tags() -> dict[str, str]:
+    """What MLflow itself would say of whoever makes a run: the user, the program and its commit."""
+    tags = {"mlflow.source.name": sys.argv[0], "mlflow.source.type": "LOCAL", "mlflow.source.git.commit": commit()}
+    with suppress(OSError, KeyError):  # a user without a name
+        tags["mlflow.user"] = getpass.getuser()
+    return {name: value for name, value in tags.items() if value}
 
 
 def experiment_id(client: Any, name: str, artifacts: str = "") -> str:

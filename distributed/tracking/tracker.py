@@ -65,7 +65,10 @@ class Tracker:
         name = f"{config.trial or folder.resolve().parent.name}/{folder.name}"
         created = _create_run(config, name, tags, folder, ("trial", "folder"))
         first: list[Message] = [created, _params(flatten(settings)), _files(folder / "config.yaml", folder)]
-        self.sender.begin(first, must_answer=not config.parent)
+        if outbox.is_server(self.sender.uri):
+            self.sender.begin(first, must_answer=not config.parent)
+        else:
+            self.sender.prepare(first)  # a file here is opened, which takes seconds, with the first metrics
 
     @property
     def run_id(self) -> str | None:
@@ -75,7 +78,8 @@ class Tracker:
     def data(self, name: str, source: str, fingerprint: str) -> None:
         """Record the data set, a folder's or a URL's, as the run's input, by its fingerprint."""
         source = source if "://" in source else str(Path(source).resolve())
-        self._report(LogDataset(name, source, fingerprint[:36]), SetTags({"data.fingerprint": fingerprint}))
+        if self.sender:
+            self.sender.add(LogDataset(name, source, fingerprint[:36]), SetTags({"data.fingerprint": fingerprint}))
 
     def log(self, metrics: Mapping[str, float], epoch: int) -> None:
         """Record metrics of an epoch, once: one that ended just before a kill may end again, as it was."""
@@ -226,7 +230,7 @@ def _create_run(
         experiment=config.experiment,
         artifacts="" if config.uri else (folder.parent / "mlartifacts").resolve().as_uri(),
         name=name,
-        tags=store.context_tags({**tags, **trial, **nested, "version": code_version()}),
+        tags={**store.context_tags(), **tags, **trial, **nested, "version": code_version()},
         identity=tuple(identity) if nested and trial else (),
     )
 

@@ -25,8 +25,9 @@ from privatenet.distributed.config import TrackingConfig
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.held import held
+from privatenet.distributed.place import launched
 from privatenet.distributed.progress import WorkProgress
-from privatenet.distributed.ranks import join, launched, leave
+from privatenet.distributed.ranks import join, leave
 from privatenet.launch.commands.subject import choose_subject, load_source
 from privatenet.launch.exits import LEAKS
 from privatenet.launch.launcher import launch, run_on_ranks

@@ -14,7 +14,8 @@ from privatenet.distributed.arguments import parse_arguments
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.held import held
-from privatenet.distributed.ranks import join, launched, leave
+from privatenet.distributed.place import launched
+from privatenet.distributed.ranks import join, leave
 from privatenet.launch.commands.audit import network_parser
 from privatenet.launch.commands.subject import data_config, load_source
 from privatenet.launch.launcher import launch, run_on_ranks

@@ -13,9 +13,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from privatenet.distributed.ranks import num_cores
+from privatenet.distributed.place import num_cores
 
-NEEDED = ("torch", "torchvision", "deepspeed", "webdataset", "jsonargparse", "safetensors", "torchmetrics", "rich")
+NEEDED = ("torch", "torchvision", "deepspeed", "webdataset", "jsonargparse", "safetensors", "rich")
 OPTIONAL = {"mlflow": "runs are then kept in metrics.jsonl only", "ray": "sweeps are not possible without it"}
 
 

@@ -1,39 +1,33 @@
-"""`privatenet reproduce`: all of the paper, by the deepspeed launcher, on as many ranks as there are GPUs."""
+"""`privatenet reproduce`: all of the paper, on this machine, on as many ranks as there are GPUs."""
 
 import argparse
 from pathlib import Path
 
-from privatenet.audit.paper.reproduction import complete
-from privatenet.data_shards.shards.manifest import load_manifest
-from privatenet.data_shards.shards.remote import local_copy
-from privatenet.launch import train
-from privatenet.launch.commands.run import add_ranks
-from privatenet.launch.launcher import launch
+from privatenet.launch.commands.run import add_ranks, num_gpus, train_on
+from privatenet.launch.ready import CONFIGS, ready_configs, with_ready_configs
 
 CONFIG = "rafdb_paper.yaml"
 OUTPUT = "runs/reproduction"
 
 
 def main(argv: list[str]) -> int:
-    """Judge the settings here, then start the ranks; returns the launcher's exit code."""
+    """Reproduce the paper on the ranks that are asked for; returns the exit code."""
     values, settings = _parser().parse_known_args(argv)
-    arguments = train.with_ready_configs([word for name in values.config or [CONFIG] for word in ("--config", name)])
+    arguments = with_ready_configs([word for name in values.config or [CONFIG] for word in ("--config", name)])
     output = values.output or (OUTPUT if _is_ready(arguments[-1]) else "")
     arguments += ["--output", output] if output else []
     arguments += ["--data.shards", values.shards] if values.shards else []
     arguments += settings
-    config, _, extent = train.read(["reproduce", *arguments])
-    complete(extent, config, load_manifest(local_copy(config.data.shards, config.data.cache)).schema)
-    return launch("privatenet.launch.train", ["reproduce", *arguments], values.ranks)
+    return train_on(values.ranks or num_gpus(), ["reproduce", *arguments])
 
 
 def _is_ready(path: str) -> bool:
     """Whether a configuration comes with the package: its output is meant for `privatenet run`."""
-    return Path(path).resolve().parent == train.CONFIGS
+    return Path(path).resolve().parent == CONFIGS
 
 
 def _parser() -> argparse.ArgumentParser:
-    ready = ", ".join(train.ready_configs())
+    ready = ", ".join(ready_configs())
     parser = argparse.ArgumentParser(
         prog="privatenet reproduce",
         usage="%(prog)s [--shards DIR] [--ranks N] [--config F] [--section.key value ...]",

@@ -1,33 +1,37 @@
-"""`privatenet run`: all stages in order, by the deepspeed launcher, on as many ranks as there are GPUs."""
+"""`privatenet run`: all stages in order on this machine, on as many ranks as there are GPUs."""
 
 import argparse
 
-import torch
-
-from privatenet.data_shards.shards.manifest import load_manifest
-from privatenet.data_shards.shards.remote import local_copy
-from privatenet.launch import train
 from privatenet.launch.launcher import launch
+from privatenet.launch.ready import ready_configs
 
 
 def main(argv: list[str]) -> int:
-    """Judge the settings here, then start the ranks; returns the launcher's exit code."""
+    """Run all stages on the ranks that are asked for; returns the exit code."""
     options, settings = _parser().parse_known_args(argv)
-    settings = train.with_ready_configs(settings)
-    config, _ = train.parse(["run", *settings])
-    load_manifest(local_copy(config.data.shards, config.data.cache))
-    return launch("privatenet.launch.train", ["run", *settings], options.ranks)
+    return train_on(options.ranks or num_gpus(), ["run", *settings])
+
+
+def train_on(ranks: int, arguments: list[str]) -> int:
+    """Do what `privatenet train` does with `arguments`: in this process where it is the only rank."""
+    if ranks > 1:
+        return launch("privatenet.launch.train", arguments, ranks)
+    from privatenet.launch import train  # which takes seconds
+
+    return train.main(arguments)
+
+
+def num_gpus() -> int:
+    """GPUs of this machine, or 1."""
+    import torch  # which takes seconds
+
+    return max(1, torch.cuda.device_count())
 
 
 def add_ranks(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the flag --ranks."""
-    ranks = max(1, torch.cuda.device_count())
     parser.add_argument(
-        "--ranks",
-        type=_positive,
-        default=ranks,
-        metavar="N",
-        help="processes; one per GPU, or one without GPUs (here %(default)s)",
+        "--ranks", type=_positive, metavar="N", help="processes; by default one per GPU, or one without GPUs"
     )
 
 
@@ -38,7 +42,7 @@ def _positive(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    ready = ", ".join(train.ready_configs())
+    ready = ", ".join(ready_configs())
     parser = argparse.ArgumentParser(
         prog="privatenet run",
         usage="%(prog)s [--ranks N] [--config F] [--section.key value ...]",

@@ -14,7 +14,7 @@ from privatenet.data_shards.shards.remote import local_copy
 from privatenet.data_shards.uri import Uri
 from privatenet.distributed.config import Config
 from privatenet.distributed.resolve import add_config_arguments, resolve_config
-from privatenet.launch.train import with_ready_configs
+from privatenet.launch.ready import with_ready_configs
 from privatenet.tune.settings import Numbers, Range, RayConfig, SearchConfig, SpaceConfig, SweepConfig
 from privatenet.tune.space import check_search, check_space
 

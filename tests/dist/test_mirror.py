@@ -18,7 +18,7 @@ from privatenet.distributed import checkpoint
 from privatenet.distributed.config import Config
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.mirror import Mirror, check_mirror
-from privatenet.distributed.ranks import free_port
+from privatenet.distributed.place import free_port
 from privatenet.distributed.tracking import outbox
 
 __all__ = ["object_store"]

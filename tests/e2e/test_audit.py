@@ -28,7 +28,8 @@ from privatenet.data_shards.reading.config import DataConfig
 from privatenet.distributed import checkpoint
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.ranks import ALONE, free_port
+from privatenet.distributed.place import free_port
+from privatenet.distributed.ranks import ALONE
 from privatenet.distributed.stages.trained import load_network
 from privatenet.launch import cli
 from privatenet.models.arm import one_by_one

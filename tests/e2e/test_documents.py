@@ -21,7 +21,7 @@ from support import ROOT
 from privatenet.audit.export.settings import ExportConfig
 from privatenet.audit.foreign.preprocessing import Preprocessing
 from privatenet.audit.foreign.settings import ForeignConfig
-from privatenet.audit.paper.reproduction import ReproduceConfig
+from privatenet.audit.paper.plan import ReproduceConfig
 from privatenet.audit.settings import AuditConfig, CertifyConfig
 from privatenet.data_shards.photographs.crop import CropConfig
 from privatenet.data_shards.shards.manifest import load_manifest
@@ -30,6 +30,7 @@ from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.resolve import SECTIONS
 from privatenet.launch import cli, train
 from privatenet.launch.commands import audit, sweep
+from privatenet.launch.ready import with_ready_configs
 from privatenet.tune.settings import RayConfig, SearchConfig, SpaceConfig
 from privatenet.tune.space import check_search, check_space
 
@@ -104,13 +105,13 @@ def test_a_command_of_the_documents_is_not_understood(
 def test_another_program_of_the_documents_is_given_what_it_does_not_take(command: str, tmp_path: Path) -> None:
     words = shlex.split(command, comments=True)
     if command.startswith("--"):  # settings of a private network alone
-        train.parse(train.with_ready_configs(["private", "--config", "laptop.yaml", *words]))
+        train.parse(with_ready_configs(["private", "--config", "laptop.yaml", *words]))
         return
     assert words[0] in PROGRAMS
     if words[0] in LAUNCHERS:
         module = words.index("privatenet.launch.train")
         assert words[module - 1] in ("--module", "-m")
-        config, stage = train.parse(train.with_ready_configs(words[module + 1 :]))
+        config, stage = train.parse(with_ready_configs(words[module + 1 :]))
         assert (config.output, stage) == ("runs/rafdb", "run")
     elif words[0] == "make":
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -186,7 +187,7 @@ def test_the_example_with_a_folder_of_faces_makes_no_data_set(
     assert sum(map(manifest.num_samples, manifest.splits)) == 60
     assert 3 < manifest.num_samples("test") < 25
     assert "61_1" not in "".join(path.read_text() for path in (tmp_path / "shards/utkface").glob("*.json"))
-    config, _ = train.parse(train.with_ready_configs(["run", "--config", "laptop.yaml", "--config", "utkface.yaml"]))
+    config, _ = train.parse(with_ready_configs(["run", "--config", "laptop.yaml", "--config", "utkface.yaml"]))
     assert {pair.partition("-")[2] for pair in config.attack.pairs} == {*manifest.schema.private}
 
 

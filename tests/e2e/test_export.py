@@ -28,7 +28,8 @@ from privatenet.data_shards.sources.synthetic import EMOTIONS, SYNTHETIC_SCHEMA
 from privatenet.distributed import checkpoint
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.ranks import ALONE, free_port
+from privatenet.distributed.place import free_port
+from privatenet.distributed.ranks import ALONE
 from privatenet.launch import cli
 from privatenet.models.channel import NO_CHANNEL, ChannelSpec
 from privatenet.models.errors import ModelError

@@ -23,7 +23,7 @@ from servers import MlflowServer, ObjectStore, Postgres, mlflow_server, object_s
 from support import ROOT, TINY, Start, wait_for
 
 from privatenet.distributed.checkpoint import load
-from privatenet.distributed.ranks import free_port
+from privatenet.distributed.place import free_port
 from privatenet.distributed.tracking.store import find_runs
 
 __all__ = ["mlflow_server", "object_store"]

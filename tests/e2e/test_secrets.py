@@ -62,7 +62,7 @@ class Work:
 
 @pytest.fixture(scope="module")
 def work(shards: Path, mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
-    """A run, an audit and a sweep, then errors: one of a rank, of which the launcher prints the command, and others."""
+    """A run, an audit and a sweep, then errors: one of a rank that another process starts, and others."""
     folder = tmp_path_factory.mktemp("secrets")
     (folder / "run.yaml").write_text(CONFIG.format(folder=folder))
     (folder / "sweep.yaml").write_text(CONFIG.replace("output: {folder}/run\n", SWEEP).format(folder=folder))
@@ -97,7 +97,7 @@ def work(shards: Path, mlflow_server: MlflowServer, tmp_path_factory: pytest.Tem
             ["send", "run", "--uri", refused],
         ]
         printed = _printed(folder, "-c", COMMANDS, json.dumps(commands))
-        rank = ["run", "--ranks", "1", *run[1:], "--output", "new", "--tracking.uri", refused]
+        rank = ["run", "--ranks", "2", *run[1:], "--output", "new", "--tracking.uri", refused]
         yield Work(
             folder,
             f"{data.uri}/{shards.name}",
@@ -143,7 +143,6 @@ def test_an_error_says_where_credentials_are_missing_and_what_to_give(work: Work
     assert "tracking.url" in errors[1]
     assert "ray.storage: s3://bucket: Ray would write" in errors[2]
     assert f"tracking.uri: {work.tracking} cannot be used" in errors[3], "the rank had the data's credentials"
-    assert "exits with return code = 2" in work.printed
 
 
 def test_what_the_environment_gave_for_a_sweeps_storage_is_in_no_pickle_of_it(

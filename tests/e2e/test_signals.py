@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from privatenet.distributed.ranks import free_port
+from privatenet.distributed.place import free_port
 from privatenet.launch import cli
 
 LIMIT_S = 30

@@ -22,7 +22,7 @@ from servers import MlflowServer, mlflow_server
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.synthetic import synthetic_source
 from privatenet.distributed.config import Config
-from privatenet.distributed.ranks import free_port
+from privatenet.distributed.place import free_port
 from privatenet.distributed.tracking.store import TrackedRun, find_runs
 from privatenet.launch import cli
 from privatenet.tune.cluster import cluster

@@ -16,7 +16,7 @@ from support import TINY
 
 from privatenet.data_shards.shards.manifest import load_manifest
 from privatenet.distributed.checkpoint import load
-from privatenet.distributed.ranks import free_port
+from privatenet.distributed.place import free_port
 
 LIMIT_S = 240
 

@@ -12,17 +12,13 @@ from privatenet.audit.attack.findings import Estimate
 from privatenet.audit.errors import AuditError
 from privatenet.audit.paper import published
 from privatenet.audit.paper.comparison import markdown_page, print_tables, table_2
+from privatenet.audit.paper.plan import Case, ReproduceConfig, adversaries, cases, complete
 from privatenet.audit.paper.reproduction import (
     VERSION,
     Adversary,
-    Case,
     Latency,
     PrivateNetwork,
-    ReproduceConfig,
     Reproduction,
-    adversaries,
-    cases,
-    complete,
     notes,
     read_reproduction,
     robustness,

@@ -167,7 +167,7 @@ def test_without_a_cache_a_url_goes_to_the_users_own(
 
 
 @pytest.mark.parametrize("command", ["run", "reproduce"])
-def test_a_url_is_judged_before_ranks_are_started(
+def test_a_url_that_lacks_a_shard_is_refused_in_one_line(
     command: str, site: Site, tiny_config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (site.folder / "tiny" / "test-000001.tar").unlink()

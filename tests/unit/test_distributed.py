@@ -13,12 +13,13 @@ from privatenet.distributed import checkpoint, snapshot
 from privatenet.distributed.config import Config, FitConfig, to_yaml
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.metrics import score
-from privatenet.distributed.ranks import requested_threads
+from privatenet.distributed.place import requested_threads
 from privatenet.distributed.resolve import resolve_config
 from privatenet.distributed.schedule import learning_rate
 from privatenet.distributed.stages.trained import load_network
 from privatenet.launch import cli, train
 from privatenet.launch.exits import guarded
+from privatenet.launch.ready import ready_configs, with_ready_configs
 
 
 def resolve(*arguments: str) -> Config:
@@ -40,9 +41,9 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
     assert resolve("--config", str(tmp_path / "b.yaml")).to_dict() == config.to_dict()
 
 
-@pytest.mark.parametrize("name", train.ready_configs())
+@pytest.mark.parametrize("name", ready_configs())
 def test_every_ready_configuration_is_accepted(name: str) -> None:
-    config, _ = train.parse(["run", *train.with_ready_configs(["--config", name])])
+    config, _ = train.parse(["run", *with_ready_configs(["--config", name])])
     assert config.output.startswith("runs/")
 
 

@@ -25,7 +25,7 @@ from support import tracked_files
 from privatenet.distributed.resolve import resolve_config
 from privatenet.launch import train
 from privatenet.launch.commands import sweep
-from privatenet.launch.train import with_ready_configs
+from privatenet.launch.ready import with_ready_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "launch" / "recipes"

@@ -93,7 +93,7 @@ def test_every_outside_library_has_one_owner() -> None:
     assert not wrong
 
 
-def test_only_ranks_reads_what_a_launcher_says_of_ranks() -> None:
+def test_what_a_launcher_says_of_ranks_is_read_in_one_place() -> None:
     names = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
     readers = {
         path.relative_to(ROOT).as_posix()
@@ -101,7 +101,7 @@ def test_only_ranks_reads_what_a_launcher_says_of_ranks() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and node.value in names
     }
-    assert readers == {"distributed/ranks.py"}
+    assert readers == {"distributed/place.py"}
 
 
 def test_ranks_wait_for_each_other_only_where_they_agree() -> None:

@@ -12,7 +12,8 @@ from privatenet.data_shards.sources.rafdb import RAFDB_SCHEMA
 from privatenet.distributed.config import Config, ProtectConfig
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.resolve import check_config
-from privatenet.launch import cli, train
+from privatenet.launch import cli
+from privatenet.launch.ready import ready_configs
 from privatenet.models.channel import ChannelSpec
 from privatenet.tune.settings import Range, RayConfig, SearchConfig, SpaceConfig
 from privatenet.tune.space import (
@@ -235,7 +236,7 @@ def test_a_trial_that_fits_on_no_machine_is_refused() -> None:
         share([{"CPU": 2}, {"CPU": 2}], RayConfig(workers=4), 8, 0)
 
 
-@pytest.mark.parametrize("name", train.ready_configs("sweep"))
+@pytest.mark.parametrize("name", ready_configs("sweep"))
 def test_every_ready_sweep_is_accepted(name: str) -> None:
     from privatenet.launch.commands.sweep import read
 
