@@ -67,7 +67,8 @@ def _wait(processes: Sequence[psutil.Popen]) -> int:
     while alive and not code:
         ended, alive = psutil.wait_procs(alive, WATCH_S / 5)
         code = next((process.returncode for process in ended if process.returncode), 0)
-    psutil.wait_procs(processes[:1], END_S)  # it speaks and writes for all
+    psutil.wait_procs(processes[:1], END_S)
+    code = processes[0].returncode or code  # the first rank speaks and writes for all
     _ask(alive)
     _kill(psutil.wait_procs(alive, END_S)[1])
     return code if code >= 0 else 128 - code  # as shells say that a signal ended it

@@ -18,10 +18,13 @@ from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.synthetic import synthetic_source
 from privatenet.distributed.place import free_port
 
+LONG = ("test_sweep.py", "test_two_machines.py", "test_training.py", "test_secrets.py", "test_audit.py")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests are marked by the folder that they are in; those that need a GPU are skipped without one, recipes unless
-    `-m recipes` asks for them."""
+    `-m recipes` asks for them. Files with the longest tests come first, so that processes end together."""
+    items.sort(key=lambda item: (item.path.name not in LONG, ("e2e", "dist", "unit").index(item.path.parent.name)))
     for item in items:
         if item.path.parent.name in ("dist", "e2e"):
             item.add_marker(item.path.parent.name)

@@ -5,7 +5,8 @@ Every machine has a folder of its own.
 """
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from privatenet.audit.attack.features import (
@@ -104,18 +106,35 @@ def extract(
     shapes = {tap: extractor.shapes[network_tap(tap)] for tap in (*taps, *answers)}
     kept = {CENTRE if releases_of(tap) and channel.kind == "noise" else tap: shape for tap, shape in shapes.items()}
     several = {ANSWERS: (DRAWS, *extractor.shapes[LOGITS])} if channel.kind == "noise" else {}
-    for split in splits:
-        files = kept | (several if split == "test" else {})
-        samples = len(faces.train if split == "train" else faces.test)
-        expected = {name: (samples, *shape) for name, shape in files.items()}
-        missing_by_rank = agree.everyone(ranks, partial(_missing, folder, key, split, expected, ranks))
-        if any(missing_by_rank):  # only then are pictures decoded
-            missing = {name: files[name] for name in missing_by_rank[_first_here(ranks)]}
-            extraction = _Extraction(extractor, split, faces.everything(split), missing, ranks, folder)
-            agree.each(ranks, extraction.lay_out)
-            agree.each(ranks, extraction.compute)
-            agree.each(ranks, extraction.publish)
+    with _alone(folder, ranks):
+        for split in splits:
+            files = kept | (several if split == "test" else {})
+            samples = len(faces.train if split == "train" else faces.test)
+            expected = {name: (samples, *shape) for name, shape in files.items()}
+            missing_by_rank = agree.everyone(ranks, partial(_missing, folder, key, split, expected, ranks))
+            if any(missing_by_rank):  # only then are pictures decoded
+                missing = {name: files[name] for name in missing_by_rank[_first_here(ranks)]}
+                extraction = _Extraction(extractor, split, faces.everything(split), missing, ranks, folder)
+                agree.each(ranks, extraction.lay_out)
+                agree.each(ranks, extraction.compute)
+                agree.each(ranks, extraction.publish)
     return Features(key, folder, shapes, channel)
+
+
+@contextmanager
+def _alone(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Within the block no other audit on these machines computes into `folder`: a second one waits, and finds what the
+    first made. All ranks call it together."""
+
+    def enter() -> None:
+        if ranks.first_here:
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(folder / f"index-{_first_here(ranks)}.lock"))
+
+    with ExitStack() as stack:
+        agree.each(ranks, enter)
+        yield
 
 
 @dataclass(frozen=True)

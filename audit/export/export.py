@@ -192,7 +192,7 @@ def _normalisation() -> Normalisation:
 def _pictures(faces: Faces, subset: Subset, network: Network) -> Tensor:
     """Uint8 [N, 3, S, S] of the network's size, as whoever uses the files has to make them."""
     size = network.spec.image_size
-    batches = [resize(batch.images.float(), size).round().clamp(0, 255).byte() for batch in faces.batches(subset, 256)]
+    batches = [resize(batch.images, size) for batch in faces.batches(subset, 256)]
     return torch.cat(batches).cpu()
 
 

@@ -37,9 +37,7 @@ class Preprocessing:
 
     def apply(self, images: Tensor) -> Tensor:
         """Uint8 pictures [B, 3, H, W], RGB, to float32 [B, channels, size, size]."""
-        pixels = images.float()
-        if self.size:
-            pixels = resize(pixels, self.size)
+        pixels = (resize(images, self.size) if self.size else images).float()
         if self.channels == "bgr":
             pixels = pixels.flip(1)
         elif self.channels == "grey":

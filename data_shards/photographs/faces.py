@@ -60,8 +60,8 @@ class FaceReader:
                 faces.append(aligned(frame.image, found.points, self.crop, self.size))
                 boxes.append(found.box)
         elif frame.image:
-            # In single precision as in evaluation; pictures of a folder differ in size, so each by itself.
-            faces.append(resize(pixels_of(frame.image)[None], self.size)[0])
+            # As in evaluation; pictures of a folder differ in size, so each by itself.
+            faces.append(resize(pixels_of(frame.image)[None].byte(), self.size)[0].float())
             boxes.append(None)
         pixels = torch.stack(faces) if faces else torch.empty(0, 3, self.size, self.size)
         return FrameFaces(frame if self.keep_images else replace(frame, image=None), pixels, tuple(boxes))

@@ -11,7 +11,7 @@ from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.reading.ahead import ahead
 from privatenet.data_shards.reading.plan import Rows
 from privatenet.data_shards.shards.manifest import Split
-from privatenet.data_shards.shards.picture import PictureError, decode_stored
+from privatenet.data_shards.shards.picture import PictureError, decode_into
 
 _CHUNK = 256
 """Pictures that a thread decodes at a time."""
@@ -28,7 +28,7 @@ def decode(split: Split, rows: Sequence[int] | Rows) -> Tensor:
                 files[shard] = os.open(split.paths[shard], os.O_RDONLY)
             data = os.pread(files[shard], int(split.sizes[row]), int(split.offsets[row]))
             try:
-                pixels[place] = np.asarray(decode_stored(data, f"picture '{split.names[row]}'", split.image_size))
+                decode_into(data, f"picture '{split.names[row]}'", pixels[place])
             except PictureError as error:
                 path = split.paths[shard]
                 raise DataError(

@@ -7,6 +7,9 @@ its pixels are decoded, as a few bytes may claim gigabytes.
 import io
 import warnings
 
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from privatenet.data_shards.errors import DataError
@@ -70,6 +73,21 @@ def decode_stored(data: bytes, origin: str, size: tuple[int, int]) -> Image.Imag
         )
     _load(image, origin)
     return image
+
+
+def decode_into(data: bytes, origin: str, pixels: npt.NDArray[np.uint8]) -> None:
+    """Decode a shard's picture into `pixels` [H, W, 3]; PictureError as `decode_stored`.
+
+    Plain JPEGs are decoded by libjpeg-turbo itself, to the same pixels in a third of the time.
+    """
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if (height, width, colours) == (*pixels.shape[:2], "YCbCr"):
+            simplejpeg.decode_jpeg(data, buffer=pixels)
+            return
+    except ValueError:  # a PNG, or damaged: Pillow says how
+        pass
+    pixels[:] = np.asarray(decode_stored(data, origin, (pixels.shape[0], pixels.shape[1])))
 
 
 def _open_source(data: bytes, origin: str) -> Image.Image:

@@ -70,7 +70,7 @@ def trained(kind: str, shards: Path, folder: Path) -> Network:
 def all_pictures(shards: Path) -> torch.Tensor:
     faces = Faces(DataConfig(shards=str(shards)), ALONE)
     images = torch.cat([batch.images for batch in faces.batches(faces.testing(), 64)])
-    return resize(images.float(), SIZE).round().byte()
+    return resize(images, SIZE)
 
 
 def run(path: Path, *inputs: np.ndarray) -> np.ndarray:

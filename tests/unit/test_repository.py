@@ -34,6 +34,7 @@ OWNERS = {
     "plotly": {"tune/compare/"},
     "onnx": {"models/onnx_files.py"},
     "onnxruntime": {"models/onnx_files.py", "distributed/tracking/face_model.py"},
+    "simplejpeg": {"data_shards/shards/picture.py"},
     "timm": {"models/zoo.py"},
 }
 
