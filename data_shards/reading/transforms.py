@@ -126,8 +126,9 @@ def add_noise(images: Tensor, variance: float, seed: int, positions: Tensor, ind
 @cache
 def _noise_levels(variance: float, device: torch.device) -> Tensor:
     """The quantiles of Gaussian noise, rounded, int16 [65536]: a uniform place among them is such a random number."""
-    quantiles = torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16)
-    return (quantiles * variance**0.5).round().short().to(device)
+    quantiles: Tensor = torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16)
+    levels: Tensor = (quantiles * variance**0.5).round().short().to(device)
+    return levels
 
 
 def move(pixels: Tensor, config: AugmentConfig, right: Tensor, down: Tensor, size: Tensor, angle: Tensor) -> Tensor:
