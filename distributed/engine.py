@@ -47,6 +47,8 @@ class Engine:
         self.engine, *_ = deepspeed.initialize(
             model=task, optimizer=self.optimizer, config=deepspeed_config(fit, config, ranks), dist_init_required=False
         )
+        if ranks.world_size == 1 and not config.zero_stage:  # else it copies all gradients, to sum them with nobody's
+            self.engine.enable_backward_allreduce = False
         # Not before: DeepSpeed sends the first weights as flat bytes; and ZeRO's are views of its own flat buffers.
         if config.channels_last and not config.zero_stage:
             task.to(memory_format=torch.channels_last)
