@@ -27,11 +27,9 @@ def rank_variables(
     rank: int, world_size: int, local_rank: int, local_world_size: int, address: str, port: int
 ) -> dict[str, str]:
     """The environment in which a launcher starts a rank."""
-    variables = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": local_rank, "LOCAL_WORLD_SIZE": local_world_size}
-    return {name: str(number) for name, number in variables.items()} | {
-        "MASTER_ADDR": address,
-        "MASTER_PORT": str(port),
-    }
+    variables: dict[str, object] = {"RANK": rank, "WORLD_SIZE": world_size, "LOCAL_RANK": local_rank}
+    variables |= {"LOCAL_WORLD_SIZE": local_world_size, "MASTER_ADDR": address, "MASTER_PORT": port}
+    return {name: str(value) for name, value in variables.items()}
 
 
 def launched() -> bool:

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ def code_version() -> str:
     return version("privatenet") + (f"+{short}" if short else "")
 
 
+@cache
 def commit() -> str:
     """The commit of a checkout; empty elsewhere."""
     here, git = Path(__file__).resolve().parent, shutil.which("git")

@@ -44,8 +44,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> tuple[Path, str]:
-    """A whole run on two ranks, one for all of pytest's processes: its configuration file and
-    what it printed. It is watched, and without a network where that can be."""
+    """A whole run on two ranks, one for all of pytest's processes: its configuration file and what it printed. It is
+    watched, and without a network where that can be."""
     alone = "PYTEST_XDIST_WORKER" not in os.environ
     base = tmp_path_factory.getbasetemp() if alone else tmp_path_factory.getbasetemp().parent
     folder = base / "finished"

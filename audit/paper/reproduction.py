@@ -1,4 +1,4 @@
-"""A reproduction of the paper: its settings, its networks, and its results as one file, reproduction.json."""
+"""The results of a reproduction of the paper, as one file, reproduction.json, and what limits a comparison."""
 
 from dataclasses import dataclass
 from pathlib import Path

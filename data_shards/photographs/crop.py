@@ -55,7 +55,7 @@ def aligned(image: Image.Image, points: Sequence[Point], crop: CropConfig, side:
         [2 * half.imag / height, 2 * half.real / height, 2 * middle.imag / height - 1],
     ]
     grid = F.affine_grid(torch.tensor([rows], dtype=torch.float32), [1, 3, side, side], align_corners=False)
-    face = F.grid_sample(pixels_of(image)[None], grid, padding_mode="border", align_corners=False)[0]
+    face = F.grid_sample(pixels_of(image)[None].float(), grid, padding_mode="border", align_corners=False)[0]
     return face
 
 
@@ -74,8 +74,8 @@ def similarity(points: Sequence[Point], crop: CropConfig, side: int) -> tuple[co
 
 
 def pixels_of(image: Image.Image) -> Tensor:
-    """Float32 [3, H, W] in 0 to 255."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
+    """Uint8 [3, H, W], channels last."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _reduced_part(

@@ -61,7 +61,7 @@ class FaceReader:
                 boxes.append(found.box)
         elif frame.image:
             # As in evaluation; pictures of a folder differ in size, so each by itself.
-            faces.append(resize(pixels_of(frame.image)[None].byte(), self.size)[0].float())
+            faces.append(resize(pixels_of(frame.image)[None], self.size)[0].float())
             boxes.append(None)
         pixels = torch.stack(faces) if faces else torch.empty(0, 3, self.size, self.size)
         return FrameFaces(frame if self.keep_images else replace(frame, image=None), pixels, tuple(boxes))

@@ -78,7 +78,7 @@ class Tracker:
     def data(self, name: str, source: str, fingerprint: str) -> None:
         """Record the data set, a folder's or a URL's, as the run's input, by its fingerprint."""
         source = source if "://" in source else str(Path(source).resolve())
-        if self.sender:
+        if self.sender:  # sent with the first metrics
             self.sender.add(LogDataset(name, source, fingerprint[:36]), SetTags({"data.fingerprint": fingerprint}))
 
     def log(self, metrics: Mapping[str, float], epoch: int) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from privatenet.distributed.place import num_cores
+from privatenet.launch.commands.run import num_gpus
 
 NEEDED = ("torch", "torchvision", "deepspeed", "webdataset", "jsonargparse", "safetensors", "rich")
 OPTIONAL = {"mlflow": "runs are then kept in metrics.jsonl only", "ray": "sweeps are not possible without it"}
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
     for finding in findings:
         if finding.advice:
             console.print(f"{finding.what}: {finding.advice}")
-    ranks = max(1, torch.cuda.device_count())
+    ranks = num_gpus()
     config = "rafdb.yaml" if torch.cuda.is_available() else "laptop.yaml"
     console.print(
         "\nwith RAF-DB's `basic` folder at hand:\n"

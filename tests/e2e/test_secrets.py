@@ -143,6 +143,7 @@ def test_an_error_says_where_credentials_are_missing_and_what_to_give(work: Work
     assert "tracking.url" in errors[1]
     assert "ray.storage: s3://bucket: Ray would write" in errors[2]
     assert f"tracking.uri: {work.tracking} cannot be used" in errors[3], "the rank had the data's credentials"
+    assert work.printed.endswith("ended with 2\n")
 
 
 def test_what_the_environment_gave_for_a_sweeps_storage_is_in_no_pickle_of_it(
@@ -167,7 +168,7 @@ def _printed(folder: Path, *arguments: str) -> str:
         cwd=folder,
         timeout=500,
     )
-    return done.stdout
+    return f"{done.stdout}ended with {done.returncode}\n"
 
 
 def _secrets(content: bytes) -> list[str]:

@@ -1,0 +1,51 @@
+"""Ranks that a command starts: what they are told, what of it others on the machine may list, and how they end."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from privatenet.launch import launcher
+from privatenet.launch.launcher import launch
+
+RANK = """
+import json, os, sys, time
+from pathlib import Path
+
+from privatenet.data_shards.uri import Uri
+from privatenet.distributed.place import launched_group, launched_rank
+
+folder, ends, uri = sys.argv[1:]
+rank = launched_rank()
+(Path(folder) / f"{rank}.json").write_text(json.dumps([launched_group(), sys.argv, Uri(uri).full]))
+if ends.split(",")[rank] == "never":
+    time.sleep(60)
+sys.exit(int(ends.split(",")[rank]))
+"""
+URL = "https://kim:sesame@host/faces"
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "one_rank.py").write_text(RANK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(launcher, "END_S", 1)
+    return "one_rank"
+
+
+def test_every_rank_knows_its_place_and_credentials_that_no_list_of_processes_shows(
+    module: str, tmp_path: Path
+) -> None:
+    assert launch(module, [str(tmp_path), "0,0", URL], 2) == 0
+    for rank in range(2):
+        group, arguments, full = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert group == [2, rank, 2]
+        assert "sesame" not in " ".join(arguments)
+        assert full == URL
+
+
+@pytest.mark.parametrize(("ends", "code"), [("0,3", 3), ("never,3", 3), ("2,never", 2), ("130,134", 130)])
+def test_a_rank_that_fails_ends_the_others_and_the_first_speaks_for_all(
+    ends: str, code: int, module: str, tmp_path: Path
+) -> None:
+    assert launch(module, [str(tmp_path), ends, URL], 2) == code
