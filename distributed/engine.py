@@ -3,14 +3,16 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from privatenet.distributed.config import EngineConfig, FitConfig
-from privatenet.distributed.precision import DTYPES
+from privatenet.distributed.exchange import GradientExchange
+from privatenet.distributed.precision import DTYPES, channels_last
 from privatenet.distributed.ranks import Ranks
 
 
@@ -42,23 +44,22 @@ class Engine:
         logger.setLevel(logging.WARNING)
         _use_torch_collectives()
         self.named = {name: p for name, p in task.named_parameters() if p.requires_grad}
-        self.optimizer = _optimizer(fit, list(self.named.values()))
+        self.optimizer = new_optimizer(fit, list(self.named.values()))
         self.zero_stage = config.zero_stage
         self.engine, *_ = deepspeed.initialize(
             model=task, optimizer=self.optimizer, config=deepspeed_config(fit, config, ranks), dist_init_required=False
         )
-        if ranks.world_size == 1 and not config.zero_stage:  # else it copies all gradients, to sum them with nobody's
-            self.engine.enable_backward_allreduce = False
-        # Not before: DeepSpeed sends the first weights as flat bytes; and ZeRO's are views of its own flat buffers.
-        if config.channels_last and not config.zero_stage:
-            task.to(memory_format=torch.channels_last)
+        self.exchange: GradientExchange | None = None
+        if not config.zero_stage:
+            self._replace_parts(task, config, ranks)
 
     def step(self, images: Tensor, labels: dict[str, Tensor], lr: float) -> dict[str, Tensor]:
         """Forward and backward of one micro-batch; parameters move at the last one of a step. Returns losses."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         losses: dict[str, Tensor] = self.engine(images, labels)
-        self.engine.backward(losses["loss"])
+        with self._exchange():
+            self.engine.backward(losses["loss"])
         self.engine.step()
         return {name: loss.detach() for name, loss in losses.items()}
 
@@ -115,6 +116,22 @@ class Engine:
         elif scaler:
             vars(scaler).update(state)
 
+    def _replace_parts(self, task: nn.Module, config: EngineConfig, ranks: Ranks) -> None:
+        """Where nothing is spread over ranks, torch's own parts are the faster ones."""
+        # DeepSpeed's clipping waits for the device, and exchanges a norm that is the same on every rank.
+        self.engine.clip_fp32_gradients = partial(nn.utils.clip_grad_norm_, self.named.values(), config.clip)
+        # Its exchange copies all gradients, also of a single rank, and begins when the last of them is there.
+        self.engine.enable_backward_allreduce = False
+        if config.channels_last:  # not before: DeepSpeed sends the first weights as flat bytes
+            channels_last(task)
+        if ranks.world_size > 1:
+            self.exchange = GradientExchange(list(self.named.values()))
+
+    def _exchange(self) -> AbstractContextManager[None]:
+        """Around the backward pass: gradients of a step's last micro-batch, which hold all others', are exchanged."""
+        last = self.engine.is_gradient_accumulation_boundary()
+        return self.exchange.during_backward() if self.exchange and last else nullcontext()
+
     def _scaler(self) -> Any:
         if self.zero_stage:
             return getattr(self.engine.optimizer, "loss_scaler", None)
@@ -161,10 +178,11 @@ def deepspeed_config(fit: FitConfig, config: EngineConfig, ranks: Ranks) -> dict
         "zero_allow_untested_optimizer": True,  # SGD
         "torch_autocast": {"enabled": lower, "dtype": str(DTYPES[config.precision]).removeprefix("torch.")},
         "steps_per_print": 2**31,
+        "timers": {"throughput": {"enabled": False}},  # it waits for the device after every step
     }
 
 
-def _optimizer(fit: FitConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def new_optimizer(fit: FitConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if fit.optimizer == "sgd":
         return torch.optim.SGD(parameters, fit.lr, momentum=0.9, weight_decay=fit.weight_decay)
     kind = torch.optim.Adam if fit.optimizer == "adam" else torch.optim.AdamW

@@ -45,7 +45,7 @@ class CachedPictures:
         self.place[rows] = np.arange(len(rows))
 
     def fetch(self, rows: Rows) -> Tensor:
-        places = torch.from_numpy(self.place[rows]).to(self.pixels.device)
+        places = torch.from_numpy(self.place[rows]).to(self.pixels.device, non_blocking=True)
         return self.pixels.index_select(0, places).to(self.device, non_blocking=True)
 
 

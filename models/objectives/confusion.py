@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from privatenet.models.objectives.known import KnownAdversaryTerm, KnownOptions
-from privatenet.models.objectives.term import TermContext
+from privatenet.models.objectives.term import TermContext, mean_of_known
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Confusion(KnownAdversaryTerm):
             "prior", shares if options.prior == "class" else torch.full_like(shares, 1 / len(shares)), persistent=False
         )
 
-    def loss(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-        return confusion_loss(logits, self.prior)
+    def loss_of_known(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        return confusion_loss(logits, self.prior, self.known(labels, targets))
 
 
-def confusion_loss(logits: Tensor, prior: Tensor) -> Tensor:
-    """Squared distance of softmax(logits [B, K]) to `prior` [K], summed over classes and averaged over the batch."""
-    return (logits.float().softmax(dim=1) - prior).square().sum(dim=1).mean()
+def confusion_loss(logits: Tensor, prior: Tensor, known: Tensor) -> Tensor:
+    """Squared distance of softmax(logits [B, K]) to `prior` [K], summed over classes and averaged over `known` [B]."""
+    return mean_of_known((logits.float().softmax(dim=1) - prior).square().sum(dim=1), known)

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
 from privatenet.models.freeze import freeze
-from privatenet.models.objectives.term import Learning, Term, TermContext, on_known
+from privatenet.models.objectives.term import Learning, Term, TermContext, known_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class KnownAdversaryTerm(Term):
     def adversary_loss(self, features: Tensor, labels: Tensor) -> Tensor:
         assert self.adversary is not None
         logits, labels = self.global_batch(self.adversary(features), labels)
-        return on_known(F.cross_entropy, labels >= 0, logits, labels)
+        return known_cross_entropy(logits, labels)
 
     def restart(self) -> None:
         assert self.adversary is not None

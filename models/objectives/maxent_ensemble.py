@@ -8,11 +8,10 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
 
-from privatenet.models.objectives.term import Learning, Term, TermContext, on_known
+from privatenet.models.objectives.term import Learning, Term, TermContext, known_cross_entropy, mean_of_known
 from privatenet.models.probe import reduce_map
 
 WIDTH = 256
@@ -69,12 +68,13 @@ class MaxentEnsemble(Term):
     def view(self, features: Tensor) -> Tensor:
         return self.ensemble.answers(features)
 
-    def loss(self, values: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-        return maxent_loss(values, self.prior)
+    def loss_of_known(self, values: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        return maxent_loss(values, self.prior, self.known(labels, targets))
 
     def adversary_loss(self, features: Tensor, labels: Tensor) -> Tensor:
         answers, labels = self.global_batch(self.ensemble.answers(features), labels)
-        return on_known(_cross_entropies, labels >= 0, answers, labels)
+        each = [known_cross_entropy(logits, labels) for logits in answers.unbind(dim=1)]  # learns by its own
+        return torch.stack(each).sum()
 
     def restart(self) -> None:
         """Only the member whose turn it is."""
@@ -104,16 +104,10 @@ class Ensemble(nn.Module):
         self.members[member].load_state_dict(_perceptron(self.sizes[member]).state_dict())
 
 
-def maxent_loss(logits: Tensor, prior: Tensor) -> Tensor:
-    """max over members of the batch's mean KL(prior [K] || softmax(logits [B, M, K]))."""
+def maxent_loss(logits: Tensor, prior: Tensor, known: Tensor) -> Tensor:
+    """max over members of the mean over `known` samples (bool [B]) of KL(prior [K] || softmax(logits [B, M, K]))."""
     divergences = torch.xlogy(prior, prior) - prior * logits.log_softmax(dim=2)
-    return divergences.sum(dim=2).mean(dim=0).max()
-
-
-def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """The sum of the members' cross-entropies: each learns by its own."""
-    members = logits.shape[1]
-    return members * F.cross_entropy(logits.transpose(1, 2), labels[:, None].expand(-1, members))
+    return mean_of_known(divergences.sum(dim=2), known).max()
 
 
 def _perceptron(sizes: Sequence[int]) -> nn.Sequential:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
 
@@ -84,8 +85,11 @@ class Term(nn.Module):
 
     def losses(self, values: Tensor, labels: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """`loss` of this rank's share of the `values` that a loss looks at."""
-        values, labels, targets = self.global_batch(values, labels, targets)
-        return {"loss": on_known(self.loss, self.known(labels, targets), values, labels, targets)}
+        return {"loss": self.loss_of_known(*self.global_batch(values, labels, targets))}
+
+    def loss_of_known(self, values: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+        """The loss over those samples of the global batch that take part; 0 for fewer than two."""
+        return on_known(self.loss, self.known(labels, targets), values, labels, targets)
 
     def view(self, features: Tensor) -> Tensor:
         """What the loss looks at [B, ...]: each sample's own numbers, as few as it needs."""
@@ -113,11 +117,28 @@ class Term(nn.Module):
 
 
 def on_known(loss: Callable[..., Tensor], known: Tensor, values: Tensor, *labels: Tensor) -> Tensor:
-    """`loss(values, *labels)` of the samples that are `known` (bool [B]); 0 with a gradient of 0 for fewer than two."""
+    """`loss(values, *labels)` of the samples that are `known` (bool [B]); 0 with a gradient of 0 for fewer than two.
+
+    For a loss that looks at samples together; what is a mean over them needs no wait for the device (`mean_of_known`).
+    """
     if int(known.sum()) < 2:  # the host waits for the device here
         return 0 * values.sum()
     with torch.autocast(values.device.type, enabled=False):
         return loss(values[known], *(each[known] for each in labels))
+
+
+def mean_of_known(losses: Tensor, known: Tensor) -> Tensor:
+    """The mean over samples of `losses` [B, ...], of those that are `known` (bool [B]); 0 for fewer than two."""
+    count = known.sum()
+    mask = known.view(-1, *[1] * (losses.dim() - 1))
+    mean: Tensor = torch.where(mask, losses, 0).sum(dim=0) / count.clamp(min=1)
+    return torch.where(count < 2, 0 * mean, mean)
+
+
+def known_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of logits [B, K], its mean over the samples whose label (int64 [B]) is not -1."""
+    losses = F.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="none")
+    return mean_of_known(losses, labels >= 0)
 
 
 class Gather(nn.Module):

@@ -10,6 +10,7 @@ from privatenet.models.objectives.confusion import confusion_loss
 from privatenet.models.probe import explained_variance, reduce_map
 
 UNIFORM = torch.tensor([0.5, 0.5])
+BOTH = torch.tensor([True, True])
 
 
 def logits_of(*probabilities: tuple[float, ...]) -> torch.Tensor:
@@ -18,12 +19,14 @@ def logits_of(*probabilities: tuple[float, ...]) -> torch.Tensor:
 
 def test_confusion_is_the_squared_distance_to_the_prior() -> None:
     logits = logits_of((0.8, 0.2), (0.5, 0.5))
-    assert confusion_loss(logits, UNIFORM).item() == pytest.approx((0.3**2 + 0.3**2 + 0) / 2)
-    assert confusion_loss(logits, torch.tensor([0.8, 0.2])).item() == pytest.approx((0 + 0.3**2 + 0.3**2) / 2)
+    assert confusion_loss(logits, UNIFORM, BOTH).item() == pytest.approx((0.3**2 + 0.3**2 + 0) / 2)
+    assert confusion_loss(logits, torch.tensor([0.8, 0.2]), BOTH).item() == pytest.approx((0 + 0.3**2 + 0.3**2) / 2)
 
 
 def test_confusion_aims_at_one_over_the_number_of_classes() -> None:
-    assert confusion_loss(torch.zeros(4, 5), torch.full((5,), 1 / 5)).item() == pytest.approx(0, abs=1e-12)
+    assert confusion_loss(torch.zeros(4, 5), torch.full((5,), 1 / 5), torch.ones(4).bool()).item() == pytest.approx(
+        0, abs=1e-12
+    )
 
 
 def test_adversarial_is_minus_the_mean_cross_entropy() -> None:
@@ -45,7 +48,7 @@ def test_losses_are_float32_and_pull_a_knowing_adversary_towards_ignorance(name:
     logits = logits_of((0.9, 0.1), (0.2, 0.8)).bfloat16().requires_grad_()
     labels = torch.tensor([0, 1])
     with torch.autocast("cpu", torch.bfloat16):
-        loss = confusion_loss(logits, UNIFORM) if name == "confusion" else adversarial_loss(logits, labels)
+        loss = confusion_loss(logits, UNIFORM, labels >= 0) if name == "confusion" else adversarial_loss(logits, labels)
     assert loss.shape == ()
     assert loss.dtype == torch.float32
     loss.backward()

@@ -168,7 +168,11 @@ def test_the_networks_loss_moves_the_network_only_and_leaves_learning_adversarie
     joint = 0.5 * F.cross_entropy(logits, LABELS["emotion"])
     for pair in PAIRS:
         answers, labels, prior = opponents[pair.name](taps[pair.tap]), LABELS[pair.attribute], PRIORS[pair.attribute]
-        term = confusion_loss(answers, prior) if objective == "confusion" else adversarial_loss(answers, labels)
+        term = (
+            confusion_loss(answers, prior, labels >= 0)
+            if objective == "confusion"
+            else adversarial_loss(answers, labels)
+        )
         joint = joint + 0.5 * WEIGHTS[pair.name] * term
     joint.backward()
 

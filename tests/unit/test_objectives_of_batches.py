@@ -261,8 +261,12 @@ def test_maxent_is_the_divergence_of_the_member_that_knows_most() -> None:
     answers = np.exp(logits.double().numpy())
     answers /= answers.sum(axis=2, keepdims=True)
     divergences = (prior[:3] * np.log(prior[:3] / answers[..., :3])).sum(axis=2).mean(axis=0)
-    assert maxent_loss(logits, torch.tensor(prior).float()).item() == pytest.approx(divergences.max(), rel=1e-5)
-    assert maxent_loss(torch.zeros(5, 3, 4), torch.full((4,), 0.25)).item() == pytest.approx(0, abs=1e-6)
+    assert maxent_loss(logits, torch.tensor(prior).float(), torch.ones(len(logits)).bool()).item() == pytest.approx(
+        divergences.max(), rel=1e-5
+    )
+    assert maxent_loss(torch.zeros(5, 3, 4), torch.full((4,), 0.25), torch.ones(5).bool()).item() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_members_of_mixed_depth_learn_each_by_its_own_loss_and_begin_again_in_turn() -> None:

@@ -1,0 +1,113 @@
+"""Timing of several cases in turn, so that what disturbs the machine disturbs them alike."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from threadpoolctl import threadpool_limits
+
+from privatenet.launch.bench.figures import Figure
+
+LEAST_S = 0.5
+"""For how long, at least, each case runs in each repetition."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed: `run` does `amount` of `unit` a second ("images/s"); `limit` names the case it is held against."""
+
+    name: str
+    run: Callable[[], object]
+    amount: float
+    unit: str = "images/s"
+    limit: str = ""
+
+
+def measure(cases: Sequence[Case], repeats: int, device: torch.device) -> list[Figure]:
+    """Time `cases` in turn `repeats` times, after one turn to warm up; rates, each beside that of its limit."""
+    calls, peaks = {}, {}
+    for case in cases:
+        forget_peak(device)
+        case.run()
+        calls[case.name] = _number_of_calls(_seconds(case.run, 1, device))
+        peaks[case.name] = peak_mib(device)
+    rates: dict[str, list[float]] = {case.name: [] for case in cases}
+    for turn in range(repeats):
+        for case in cases if turn % 2 == 0 else reversed(cases):
+            number = calls[case.name]
+            rates[case.name].append(number * case.amount / _seconds(case.run, number, device))
+    values = {name: tuple(numbers) for name, numbers in rates.items()}
+    return [
+        Figure(case.name, case.unit, values[case.name], case.limit, values.get(case.limit, ()), peaks[case.name])
+        for case in cases
+    ]
+
+
+def in_another_unit(figure: Figure, name: str, unit: str, factor: float, limit: Figure) -> Figure:
+    """The same measurement, each value `factor` times as large, beside another limit of the same repetitions."""
+    values = tuple(factor * value for value in figure.values)
+    return replace(figure, name=name, unit=unit, values=values, limit=limit.name, limits=limit.values)
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Within the block, this thread and those it starts share one core."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    os.sched_setaffinity(0, {min(cores)})
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        os.sched_setaffinity(0, cores)
+        torch.set_num_threads(threads)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let `peak_mib` begin anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):  # another system
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mib(device: torch.device) -> float:
+    """The most memory taken since `forget_peak`: on a GPU by tensors, else by the process; 0 where nobody knows."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    with suppress(OSError, StopIteration, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 2**10
+    return 0.0
+
+
+def _number_of_calls(seconds: float) -> int:
+    """How often what takes `seconds` is called in each repetition: as the first rank says, where there are several."""
+    number = [max(1, round(LEAST_S / seconds))]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.broadcast_object_list(number, src=0)
+    return number[0]
+
+
+def _seconds(run: Callable[[], object], number: int, device: torch.device) -> float:
+    wait(device)
+    began = time.perf_counter()
+    for _ in range(number):
+        run()
+    wait(device)
+    return time.perf_counter() - began
+
+
+def wait(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
