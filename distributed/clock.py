@@ -1,9 +1,19 @@
 """When ranks decide between steps, when a checkpoint is due, and how fast training is."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 MOST_STEPS = 10
 DECIDE_EVERY_S = 2.0
+
+
+@contextmanager
+def timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+    """Note in `seconds` how long the block takes."""
+    began = time.monotonic()
+    yield
+    seconds[what] = time.monotonic() - began
 
 
 class Clock:
@@ -40,8 +50,13 @@ class Clock:
         return bool(self.checkpoint_s) and time.monotonic() - self.last_save >= self.checkpoint_s
 
     @property
+    def steps_s(self) -> float:
+        """Seconds since the epoch's measurement began."""
+        return time.monotonic() - self.began
+
+    @property
     def step_s(self) -> float:
-        return (time.monotonic() - self.began) / max(1, self.steps)
+        return self.steps_s / max(1, self.steps)
 
     @property
     def images_per_s(self) -> float:

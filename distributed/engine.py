@@ -49,6 +49,8 @@ class Engine:
         self.engine, *_ = deepspeed.initialize(
             model=task, optimizer=self.optimizer, config=deepspeed_config(fit, config, ranks), dist_init_required=False
         )
+        if config.compile:
+            task.compile()
         self.exchange: GradientExchange | None = None
         if not config.zero_stage:
             self._replace_parts(task, config, ranks)

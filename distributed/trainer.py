@@ -23,7 +23,7 @@ from privatenet.data_shards.reading.plan import DataState, TrainingPlan
 from privatenet.data_shards.reading.transforms import augment
 from privatenet.distributed import agree, checkpoint, snapshot
 from privatenet.distributed.adversaries import AdversaryTrainer
-from privatenet.distributed.clock import Clock
+from privatenet.distributed.clock import Clock, timed
 from privatenet.distributed.config import Config, FitConfig
 from privatenet.distributed.engine import Engine
 from privatenet.distributed.errors import Diverged, Interrupted
@@ -61,12 +61,16 @@ class Job:
 
 @dataclass(frozen=True)
 class EpochEnd:
-    """What is known when an epoch (from 1) is over and its checkpoint written: the network as it is, and its scores."""
+    """What is known when an epoch (from 1) is over and its checkpoint written: the network as it is, and its scores.
+
+    `seconds` says what the epoch was spent on: steps, evaluation, probes, checkpoint.
+    """
 
     epoch: int
     network: Network
     scores: Scores
     last: bool
+    seconds: Mapping[str, float]
 
 
 AfterEpoch = Callable[[EpochEnd], None]
@@ -140,7 +144,7 @@ class Trainer:
                 if epoch_over or decision.save or decision.stop:
                     request.decide(self.training.engine.size())  # weights that are no numbers are not kept
                 if epoch_over:
-                    self._end_epoch(progress, clock.images_per_s, after_epoch)
+                    self._end_epoch(progress, clock, after_epoch)
                     clock.restart()
                 elif decision.save or decision.stop:
                     self._save()
@@ -180,8 +184,9 @@ class Trainer:
                 training.average.update_parameters(training.task)
         training.state = replace(training.state, step=training.state.step + 1, data=data)
 
-    def _end_epoch(self, progress: EpochProgress, images_per_s: float, after_epoch: AfterEpoch | None) -> None:
+    def _end_epoch(self, progress: EpochProgress, clock: Clock, after_epoch: AfterEpoch | None) -> None:
         training, epoch = self.training, self.training.state.data.epoch + 1
+        images_per_s, seconds = clock.images_per_s, {"steps": clock.steps_s}
         losses = training.losses.means()  # the host waits for the device here
         training.losses = LossMeans()
         for task in (training.task, training.evaluated) if training.average else (training.task,):
@@ -189,8 +194,10 @@ class Trainer:
                 average_statistics(module)
         training.adversaries.end_epoch(epoch)
         validation = self.job.validation, self.config, self.faces, self.ranks
-        scores = evaluate(training.evaluated, *validation)
-        explained = probe_terms(training.evaluated, *validation)
+        with timed(seconds, "evaluation"):
+            scores = evaluate(training.evaluated, *validation)
+        with timed(seconds, "probes"):
+            explained = probe_terms(training.evaluated, *validation)
         figures = self.job.rate(scores, explained) if len(self.job.validation.rows) else _newest(training.task, epoch)
         training.state, training.best = keep_best(training.state, training.best, training.evaluated, figures)
         progress.epoch(epoch, losses, {head: score.accuracy for head, score in scores.items()}, images_per_s)
@@ -201,10 +208,11 @@ class Trainer:
             metrics["loss_scale"] = training.engine.loss_scale()
         agree.first(self.ranks, lambda: self.tracker.log(metrics, epoch) if self.tracker else None)
         every = self.config.engine.keep_every
-        self._save(epoch if every and epoch % every == 0 else 0)
+        with timed(seconds, "checkpoint"):
+            self._save(epoch if every and epoch % every == 0 else 0)
         if after_epoch:
             agree.first(self.ranks, self.store.wait)
-            after_epoch(EpochEnd(epoch, training.evaluated.network, scores, self.finished))
+            after_epoch(EpochEnd(epoch, training.evaluated.network, scores, self.finished, seconds))
 
     def _take_best(self) -> Best:
         training = self.training

@@ -28,6 +28,7 @@ COMMANDS = {
     "sweep": ("privatenet.launch.commands.sweep", "search the settings that give most utility for least leakage"),
     "compare": ("privatenet.launch.commands.compare", "set networks of many runs beside each other, and register one"),
     "send": ("privatenet.launch.commands.send", "tell MLflow what it was not told while its server was away"),
+    "bench": ("privatenet.launch.commands.bench", "measure how close this machine comes to what it can do"),
     "doctor": ("privatenet.launch.commands.doctor", "tell what this machine offers, what is missing and what to type"),
 }
 

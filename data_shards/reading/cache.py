@@ -35,7 +35,8 @@ class StreamedPictures:
 
 
 class CachedPictures:
-    """Keep decoded pictures, `pixels` of `rows` of the split: on the device if half its free memory holds them."""
+    """Keep decoded pictures, `pixels` uint8 [N, H, W, 3] of `rows` of the split: on the device if half its free memory
+    holds them."""
 
     def __init__(self, split: Split, rows: Rows, pixels: Tensor, device: torch.device) -> None:
         fits = device.type == "cpu" or pixels.nbytes < torch.cuda.mem_get_info(device)[0] / 2
@@ -46,7 +47,7 @@ class CachedPictures:
 
     def fetch(self, rows: Rows) -> Tensor:
         places = torch.from_numpy(self.place[rows]).to(self.pixels.device, non_blocking=True)
-        return self.pixels.index_select(0, places).to(self.device, non_blocking=True)
+        return self.pixels.index_select(0, places).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
 
 def open_pictures(split: Split, rows: Rows, device: torch.device, config: DataConfig) -> Pictures:
@@ -60,11 +61,20 @@ def open_pictures(split: Split, rows: Rows, device: torch.device, config: DataCo
     if config.cache:
         every = np.arange(len(split))
         return CachedPictures(split, every, _shared_pixels(split, Path(config.cache), config.workers), device)
-    return CachedPictures(split, rows, torch.cat(list(decode_in_chunks(split, rows, config.workers))), device)
+    return CachedPictures(split, rows, _decoded(split, rows, config.workers), device)
+
+
+def _decoded(split: Split, rows: Rows, workers: int) -> Tensor:
+    """The pictures of `rows`, uint8 [N, H, W, 3]; no more of them are in memory twice than are being decoded."""
+    pixels, start = torch.empty(len(rows), *split.image_size, 3, dtype=torch.uint8), 0
+    for chunk in decode_in_chunks(split, rows, workers):
+        pixels[start : start + len(chunk)] = chunk.permute(0, 2, 3, 1)
+        start += len(chunk)
+    return pixels
 
 
 def _shared_pixels(split: Split, cache: Path, workers: int) -> Tensor:
-    """Every picture of the split, uint8 [N, 3, H, W], mapped from a file that is decoded once per machine.
+    """Every picture of the split, uint8 [N, H, W, 3], mapped from a file that is decoded once per machine.
 
     Processes share its pages; what one of them were to write, it alone would see.
     """
@@ -87,4 +97,4 @@ def _shared_pixels(split: Split, cache: Path, workers: int) -> Tensor:
         whole = False
     if not whole:
         raise DataError(f"{path}: is damaged, accepted: uint8 of {shape}; remove it, it will be decoded again")
-    return torch.from_numpy(mapped).permute(0, 3, 1, 2)
+    return torch.from_numpy(mapped)

@@ -6,11 +6,14 @@ Weak: every rank has a batch of its own. Strong: ranks share one batch; without 
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from torch.nn.parallel import DistributedDataParallel
 
 from privatenet.distributed.config import EngineConfig
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.ranks import join, leave
 from privatenet.launch.bench.figures import Figure
 from privatenet.launch.bench.timing import Case, measure
@@ -18,14 +21,17 @@ from privatenet.launch.launcher import launch
 
 SIZE, BATCH = 112, 64
 """Side of the pictures in pixels, and how many of them are in a batch."""
-RANKS = (1, 2, 4)
+PARAMETERS = 11_178_000
 
 NVLINK, NETWORK = 300e9, 25e9
 """Bytes a second that a GPU sends to others of its machine, and to other machines: assumptions of the projection."""
 
 
-def scale_figures(repeats: int, ranks: tuple[int, ...]) -> list[Figure]:
-    """Images a second over all ranks; every repetition starts them anew, and all numbers of ranks take turns."""
+def scale_figures(repeats: int, ranks: Sequence[int], notes: list[str]) -> list[Figure]:
+    """Images a second over all ranks; every repetition starts them anew, and all numbers of ranks take turns.
+
+    What more GPUs would do is added to `notes`, with its assumptions.
+    """
     runs: dict[str, tuple[Figure, list[float]]] = {}
     for _ in range(repeats):
         for number in ranks:
@@ -39,6 +45,8 @@ def scale_figures(repeats: int, ranks: tuple[int, ...]) -> list[Figure]:
         alone = f"scale strong, {ranks[0]} ranks: engine"
         if name.startswith("scale strong") and name.endswith("engine") and name != alone:
             figures.append(Figure(f"{name}, against one", first.unit, tuple(values), alone, tuple(runs[alone][1])))
+    rates = runs[f"scale weak, {ranks[0]} ranks: engine"][1]
+    notes += projection(median(rates) / ranks[0], BATCH, PARAMETERS)
     return figures
 
 
@@ -65,7 +73,7 @@ def _on_ranks(number: int) -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "figures.json"
         if code := launch("privatenet.launch.bench.scale", [str(answer)], number):
-            raise RuntimeError(f"{number} ranks ended with code {code}")
+            raise ConfigError(f"{number} ranks ended with code {code}")
         return [Figure.from_dict(values) for values in json.loads(answer.read_text())]
 
 

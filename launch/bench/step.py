@@ -4,21 +4,23 @@ The task is the private network's: ResNet-18 and ARM, confusion at `backbone-gen
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from privatenet.distributed.config import EngineConfig, FitConfig
+from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.engine import Engine, new_optimizer
 from privatenet.distributed.precision import DTYPES, channels_last
 from privatenet.distributed.ranks import Ranks
 from privatenet.launch.bench.figures import Figure
+from privatenet.launch.bench.settings import FIT
 from privatenet.launch.bench.timing import Case, in_another_unit, measure
 from privatenet.models import arm
 from privatenet.models.adversary import build_adversary
@@ -27,10 +29,11 @@ from privatenet.models.objectives.registry import parse_terms
 from privatenet.models.objectives.term import TermContext
 from privatenet.models.tasks import PrivateTask
 
-FIT = FitConfig(optimizer="adamw", lr=1e-4)
 CPU_SIZES = ((224, 32), (112, 64), (72, 32))
 GPU_SIZES = ((224, 256), (112, 256))
 EMOTIONS, GENDERS = 7, 2
+
+AnyTask = TypeVar("AnyTask", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,12 @@ class Inputs:
     labels: dict[str, Tensor]
 
 
-def step_figures(ranks: Ranks, repeats: int, sizes: tuple[tuple[int, int], ...] = ()) -> list[Figure]:
+def step_figures(ranks: Ranks, repeats: int, sizes: Sequence[tuple[int, int]] = ()) -> list[Figure]:
     """Every way at every size (side in pixels, batch) and precision, on the device of `ranks`, which is one rank."""
     figures = []
     for size, batch in sizes or (GPU_SIZES if ranks.device.type == "cuda" else CPU_SIZES):
         for precision in ("bf16", "fp32"):
-            figures += _at(size, batch, EngineConfig(precision=precision), ranks, repeats)  # type: ignore[arg-type]
+            figures += _at(size, batch, EngineConfig(precision=precision), ranks, repeats)
     return figures
 
 
@@ -61,7 +64,15 @@ def _at(size: int, batch: int, config: EngineConfig, ranks: Ranks, repeats: int)
         Case(f"{label}: the paper's way", _as_written(copy.deepcopy(task), inputs), batch, limit=bare),
     ]
     if ranks.device.type == "cuda":
-        compiled = torch.compile(fast(task))
+        cases.append(
+            Case(
+                f"{label}: engine, compiled",
+                engine_step(task, inputs, replace(config, compile=True), ranks),
+                batch,
+                limit=f"{label}: bare, compiled",
+            )
+        )
+        compiled = cast(nn.Module, torch.compile(fast(task)))
         cases.append(Case(f"{label}: bare, compiled", bare_step(compiled, inputs, config), batch, limit=bare))
     cases.append(matrix_product(product, DTYPES[config.precision], ranks.device))
     figures = measure(cases, repeats, ranks.device)
@@ -72,7 +83,7 @@ def _at(size: int, batch: int, config: EngineConfig, ranks: Ranks, repeats: int)
     return [*figures, share]
 
 
-def fast(task: nn.Module) -> nn.Module:
+def fast(task: AnyTask) -> AnyTask:
     """A copy of `task` in the memory layout that is fastest."""
     task = copy.deepcopy(task)
     channels_last(task)
