@@ -2,7 +2,8 @@
 
 import ctypes
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -89,6 +90,15 @@ def join(place: Place | None = None) -> Ranks:
     control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT) if world_size > 1 else None
     assert not isinstance(control, int)  # what a rank outside of the group would get
     return Ranks(rank, world_size, local_rank, local_world_size, device, control)
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """`join` for as long as the block takes."""
+    try:
+        yield join()
+    finally:
+        leave()
 
 
 def _keep_memory() -> None:

@@ -13,7 +13,7 @@ from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.stages.run import run_stage
 from privatenet.distributed.trainer import EpochEnd
 from privatenet.launch.bench.figures import Figure
-from privatenet.launch.bench.settings import stage_config
+from privatenet.launch.bench.settings import PAIRS, stage_config
 
 CPU_SIZE, GPU_SIZE = (72, 32), (224, 256)
 TAPS, ATTRIBUTES, SEEDS, EPOCHS = ["backbone", "arm"], ["gender", "age_group"], 3, 70
@@ -34,8 +34,9 @@ def audit_figures(folder: Path, ranks: Ranks) -> list[Figure]:
         def after(end: EpochEnd) -> None:
             epochs.append(end.seconds["steps"] + end.seconds["evaluation"])
 
-        one = replace(config.attack, pairs=["backbone-gender"])
-        paper = replace(config, attack=one, adversary=replace(config.adversary, epochs=2))
+        one = replace(config.attack, pairs=PAIRS[:1])
+        terms = replace(config.protect, terms=config.protect.terms[:1])
+        paper = replace(config, attack=one, protect=terms, adversary=replace(config.adversary, epochs=2))
         run_stage("adversary", paper, faces, ranks, silent, testing=False, after_epoch=after)
         settings = AuditConfig(taps=TAPS, attributes=ATTRIBUTES, seeds=SEEDS, references=[], cache=f"{output}/cache")
         began = time.perf_counter()

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.errors import ConfigError
-from privatenet.distributed.ranks import join, leave
+from privatenet.distributed.ranks import Ranks, joined
 from privatenet.launch.bench.figures import Figure
 from privatenet.launch.bench.timing import Case, measure
 from privatenet.launch.launcher import launch
@@ -79,7 +79,13 @@ def _on_ranks(number: int) -> list[Figure]:
 
 def _main(answer: Path) -> None:
     """What each rank does; the first one writes the figures to `answer`."""
-    ranks = join()
+    with joined() as ranks:
+        figures = _figures(ranks)
+        if ranks.first:
+            answer.write_text(json.dumps([figure.to_dict() for figure in figures]))
+
+
+def _figures(ranks: Ranks) -> list[Figure]:
     from privatenet.launch.bench.step import bare_step, engine_step, fast, private_task, random_inputs
 
     figures = []
@@ -97,9 +103,7 @@ def _main(answer: Path) -> None:
             Case(f"{label}: DDP", bare_step(ddp, inputs, config), share * ranks.world_size),
         ]
         figures += measure(cases, 3, ranks.device)
-    if ranks.first:
-        answer.write_text(json.dumps([figure.to_dict() for figure in figures]))
-    leave()
+    return figures
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,10 +29,13 @@ GPU_SIZES = ((224, 256),)
 def stage_figures(folder: Path, ranks: Ranks, repeats: int, sizes: Sequence[tuple[int, int]] = ()) -> list[Figure]:
     """The stage `private` at every size, on the shards in `folder`; bare steps take turns with its epochs."""
     figures = []
-    for size, batch in sizes or (GPU_SIZES if ranks.device.type == "cuda" else CPU_SIZES):
-        with tempfile.TemporaryDirectory() as output:
-            config = stage_config(folder, Path(output), size, batch, 1 + repeats)
-            figures += _private_stage(config, ranks, f"stage {size} px B{batch}")
+    cuda = ranks.device.type == "cuda"
+    for size, batch in sizes or (GPU_SIZES if cuda else CPU_SIZES):
+        for compiled in (False, True) if cuda else (False,):
+            with tempfile.TemporaryDirectory() as output:
+                config = stage_config(folder, Path(output), size, batch, 1 + repeats)
+                config = replace(config, engine=replace(config.engine, compile=compiled))
+                figures += _private_stage(config, ranks, f"stage {size} px B{batch}" + ", compiled" * compiled)
     return figures
 
 
@@ -45,6 +49,8 @@ def _private_stage(config: Config, ranks: Ranks, label: str) -> list[Figure]:
     judged = len(faces.validation(attributes, protecting=True).rows)
     inputs = random_inputs(size, batch, ranks.device)
     task = fast(private_task(size).to(ranks.device))
+    if config.engine.compile:
+        task.compile()
     step = bare_step(task, inputs, config.engine)
     pictures = random_inputs(size, min(judged, EVALUATION_BATCH), ranks.device).images
     seconds: dict[str, list[float]] = {}

@@ -4,13 +4,17 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from privatenet.data_shards.shards.manifest import load_manifest
 from privatenet.launch.bench.figures import Figure
+
+if TYPE_CHECKING:
+    from privatenet.distributed.ranks import Ranks
 
 PARTS = ("loader", "step", "stage", "audit", "sweep", "scale", "start")
 USUAL = ("loader", "step", "stage", "scale", "start")
@@ -23,16 +27,22 @@ def main(argv: list[str]) -> int:
     """Measure the parts that are asked for, print a table, write JSON; returns the exit code."""
     arguments = _parser().parse_args(argv)
     # Torch takes seconds to import: not before the arguments are known to be good.
+    from privatenet.distributed.ranks import joined
     from privatenet.launch.bench.report import read_bench, table, write_bench
 
     before = read_bench(arguments.against) if arguments.against else {}
     chosen = PARTS if "all" in arguments.parts else arguments.parts or USUAL
     figures: list[Figure] = []
     notes: list[str] = []
-    with _shards(arguments) as folder:
+    ranks: Ranks | None = None
+    with _shards(arguments) as folder, ExitStack() as stack:
         for part in sorted(set(chosen), key=lambda name: (name not in OUTSIDE, PARTS.index(name))):
             print(f"privatenet: measuring {part}", file=sys.stderr, flush=True)
-            figures += _measure(part, folder, arguments, notes)
+            if part in OUTSIDE:
+                figures += _by_processes(part, folder, arguments, notes)
+            else:
+                ranks = ranks or stack.enter_context(joined())
+                figures += _here(part, folder, arguments, ranks)
             if arguments.out:  # what was measured stays, whatever comes
                 write_bench(arguments.out, argv, figures, notes)
     console = Console(width=None if sys.stdout.isatty() else 180, highlight=False)
@@ -44,7 +54,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _measure(part: str, folder: Path, arguments: argparse.Namespace, notes: list[str]) -> list[Figure]:
+def _by_processes(part: str, folder: Path, arguments: argparse.Namespace, notes: list[str]) -> list[Figure]:
     if part == "start":
         from privatenet.launch.bench.start import start_figures
 
@@ -53,36 +63,29 @@ def _measure(part: str, folder: Path, arguments: argparse.Namespace, notes: list
         from privatenet.launch.bench.scale import scale_figures
 
         return scale_figures(arguments.repeats, arguments.ranks, notes)
-    if part == "sweep":
-        from privatenet.launch.bench.sweep import sweep_figures
+    from privatenet.launch.bench.sweep import sweep_figures
 
-        return sweep_figures(folder)
-    return _in_process(part, folder, arguments)
+    return sweep_figures(folder)
 
 
-def _in_process(part: str, folder: Path, arguments: argparse.Namespace) -> list[Figure]:
-    """The parts that this process measures itself, as the only rank."""
-    from privatenet.distributed.ranks import join, leave
+def _here(part: str, folder: Path, arguments: argparse.Namespace, ranks: "Ranks") -> list[Figure]:
+    """What this process measures, as the only rank; which it stays, as DeepSpeed does not begin twice in a process."""
+    repeats = arguments.repeats
+    if part == "loader":
+        from privatenet.launch.bench.loader import loader_figures
 
-    ranks, repeats = join(), arguments.repeats
-    try:
-        if part == "loader":
-            from privatenet.launch.bench.loader import loader_figures
+        return loader_figures(folder, repeats, ranks.device)
+    if part == "step":
+        from privatenet.launch.bench.step import step_figures
 
-            return loader_figures(folder, repeats, ranks.device)
-        if part == "step":
-            from privatenet.launch.bench.step import step_figures
+        return step_figures(ranks, repeats, arguments.sizes)
+    if part == "stage":
+        from privatenet.launch.bench.stage import stage_figures
 
-            return step_figures(ranks, repeats, arguments.sizes)
-        if part == "stage":
-            from privatenet.launch.bench.stage import stage_figures
+        return stage_figures(folder, ranks, repeats, arguments.sizes)
+    from privatenet.launch.bench.audit import audit_figures
 
-            return stage_figures(folder, ranks, repeats, arguments.sizes)
-        from privatenet.launch.bench.audit import audit_figures
-
-        return audit_figures(folder, ranks)
-    finally:
-        leave()
+    return audit_figures(folder, ranks)
 
 
 @contextmanager

@@ -4,7 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from support import Start
+
+from privatenet.data_shards.reading.transforms import AugmentConfig, augment
+from privatenet.distributed.config import EngineConfig
+from privatenet.distributed.ranks import joined
 
 pytestmark = pytest.mark.gpu
 
@@ -41,3 +46,24 @@ def test_every_stage_a_certificate_and_an_audit_come_from_a_gpu(start: Start, ti
         assert done.returncode == 0, done.stderr[-3000:]
     findings = json.loads((tiny_config.parent / "run/audit-private/audit.json").read_text())
     assert findings["protocol"]["device"].startswith("1 x NVIDIA")
+
+
+def test_a_step_does_not_wait_for_the_device() -> None:
+    with joined() as ranks:
+        from privatenet.launch.bench.step import engine_step, private_task, random_inputs
+
+        inputs, task = random_inputs(64, 8, ranks.device), private_task(64).to(ranks.device)
+        step = engine_step(task, inputs, EngineConfig(clip=1.0), ranks)
+        pictures = torch.zeros(8, 3, 48, 48, dtype=torch.uint8, device=ranks.device)
+        positions = torch.arange(8, device=ranks.device)
+
+        def whole() -> None:
+            augment(pictures, 64, AugmentConfig(shift=0.1, light=0.1), 0, positions)
+            step()
+
+        whole()  # what is made once may be waited for
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            whole()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
