@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,8 @@ from privatenet.data_shards.reading.cache import Pictures, open_pictures
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.plan import Rows, evaluation_rows, known_rows, protecting_rows, validation_mask
 from privatenet.data_shards.shards.manifest import Manifest, Split, load_manifest, open_split
-from privatenet.data_shards.shards.remote import local_copy
+from privatenet.data_shards.shards.passing import PassingTars
+from privatenet.data_shards.shards.remote import local_copy, passing_copy
 from privatenet.data_shards.shards.verify import check_sums
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed import agree
@@ -40,17 +42,25 @@ class Faces:
 
     def _open_splits(self) -> None:
         config = self.config
-        folder = local_copy(config.shards, config.cache)
+        folder, tars = self._fetched(config)
         self.manifest: Manifest = load_manifest(folder)
         self.schema: Schema = self.manifest.schema
         self.fingerprint: str = self.manifest.fingerprint
-        self.train, self.test = open_split(folder, "train"), open_split(folder, "test")
+        self.train, self.test = open_split(folder, "train", tars), open_split(folder, "test", tars)
         targets = self._train_labels(self.schema.target)[:, 0]
         self.held_out = validation_mask(self.train.names, targets, config.validation, persons=self.train.persons)
         if config.validation and not (targets[self.held_out] >= 0).any():
             raise DataError(
                 f"{config.shards}: data.validation {config.validation} leaves no sample to choose the best model on"
             )
+
+    def _fetched(self, config: DataConfig) -> tuple[Path, PassingTars | None]:
+        """The folder of the shards and, where not all of them stay on this machine, what opens their tars."""
+        if not config.disk_gib or "://" not in config.shards:
+            return local_copy(config.shards, config.cache), None
+        folder, tars = passing_copy(config.shards, config.cache, int(config.disk_gib * 2**30))
+        tars.check(config.window)
+        return folder, tars
 
     def training(self, attributes: Sequence[str], protecting: bool = False) -> Subset:
         """Samples of the training split to learn from, in which all `attributes` are known.
@@ -106,5 +116,6 @@ class Faces:
     def _open(self, split: Split) -> Pictures:
         """Check the split's sums on each machine, then open its pictures; all ranks call this together."""
         every = np.arange(len(split))
-        agree.each(self.ranks, lambda: check_sums(split, self.config.workers) if self.ranks.first_here else None)
+        if not split.tars:  # which are checked as they come
+            agree.each(self.ranks, lambda: check_sums(split, self.config.workers) if self.ranks.first_here else None)
         return agree.each(self.ranks, lambda: open_pictures(split, every, self.ranks.device, self.config))

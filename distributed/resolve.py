@@ -86,7 +86,13 @@ SOME = math.inf
 
 RANGES: dict[str, dict[str, tuple[float, float]]] = {
     "": {"seed": (0, 2**32 - 1)},
-    "data": {"validation": (0, 0.9), "workers": (1, 256), "window": (1, SOME), "cache_gib": (0, SOME)},
+    "data": {
+        "validation": (0, 0.9),
+        "workers": (1, 256),
+        "window": (1, SOME),
+        "cache_gib": (0, SOME),
+        "disk_gib": (0, SOME),
+    },
     "augment": {
         "flip": (0, 1),
         "noise": (0, 1),

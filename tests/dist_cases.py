@@ -1,12 +1,14 @@
 """What ranks do in the distributed tests: functions of the ranks and of plain arguments, with plain results."""
 
 import contextlib
+import copy
 import hashlib
 import io
 import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from privatenet.data_shards.reading.batches import evaluation_batches
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.transforms import AugmentConfig, prepare
-from privatenet.distributed import agree, clock, heartbeat, mirror, trainer
+from privatenet.distributed import agree, clock, exchange, heartbeat, mirror, trainer
 from privatenet.distributed.config import (
     AttackConfig,
     Config,
@@ -427,3 +429,35 @@ def digest(module: nn.Module) -> str:
 def threads(ranks: Ranks) -> int:
     """How many this process computes with."""
     return torch.get_num_threads()
+
+
+def exchange_gradients(ranks: Ranks, micro_batches: int) -> dict[str, Any]:
+    """Gradients after an exchange, of a network one of whose layers only even ranks use, and one of which nobody uses.
+
+    In pieces of about one layer each; `own` are those of this rank alone.
+    """
+    torch.manual_seed(0)
+    layers = nn.ModuleList([nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last), nn.Linear(4, 4), nn.Linear(4, 4)])
+    twin = copy.deepcopy(layers)
+    exchange.PIECE_BYTES = 512
+    running = exchange.GradientExchange(list(layers.parameters()))
+    images = torch.randn(micro_batches, 2, 4, 5, 5, generator=torch.Generator().manual_seed(ranks.rank))
+
+    def loss(network: nn.ModuleList, batch: Tensor) -> Tensor:
+        features = network[0](batch).mean(dim=(2, 3))
+        answer: Tensor = (network[1](features) if ranks.rank % 2 == 0 else features).square().sum()
+        return answer
+
+    for _ in range(2):  # what a step leaves behind must not reach the next one
+        layers.zero_grad()
+        for number, batch in enumerate(images, 1):
+            with running.during_backward() if number == micro_batches else nullcontext():
+                loss(layers, batch).backward()  # type: ignore[no-untyped-call]
+    for batch in images:
+        loss(twin, batch).backward()  # type: ignore[no-untyped-call]
+    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in twin.parameters()]
+    return {
+        "pieces": len(running.pieces),
+        "exchanged": [p.grad.numpy().copy() for p in layers.parameters() if p.grad is not None],
+        "own": [gradient.numpy() for gradient in own],
+    }

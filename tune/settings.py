@@ -132,7 +132,7 @@ class SweepConfig:
             del config[key]
         for key in ("checkpoints", "patience"):
             del config["engine"][key]
-        for key in ("shards", "mode", "cache", "cache_gib", "workers"):
+        for key in ("shards", "mode", "cache", "cache_gib", "disk_gib", "workers"):
             del config["data"][key]
         config["data"]["fingerprint"] = self.fingerprint
         space = asdict(self.space)

@@ -170,7 +170,8 @@ def _group(findings: Findings, attribute: str, others: Sequence[Mark], folder: P
     figure, text = charts.best_of(findings, attribute), charts.describe_best_of(findings, attribute)
     overview = save(figure, folder, f"best-{name}", f"Best attackers, {attribute}", text, whiskers)
     figure, text = trade_off(findings, attribute, others), describe_trade_off(findings, attribute, others)
-    caption = f"{whiskers} Numbers beside points are lambda."
+    numbered = any(mark.lambda_ is not None and mark.attribute in ("", attribute) for mark in others)
+    caption = f"{whiskers} Numbers beside points are lambda." if numbered else whiskers
     front = save(figure, folder, f"trade-off-{name}", f"Trade-off, {attribute}", text, caption)
     classes = len(leaks[0][1].classes)
     return Group(attribute, classes, overview, tuple(attackers), tuple(confusions), front, tuple(details))

@@ -1,8 +1,10 @@
 """Batches of a rank: pictures, labels and places of the rows that the plan names, made ahead where they are decoded."""
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +13,9 @@ from privatenet.data_shards.reading.cache import CachedPictures, Pictures
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.plan import DataState, MicroBatch, Rows, TrainingPlan
 from privatenet.data_shards.shards.manifest import Split
+
+_ASKED_AHEAD = 4096
+"""How many of a rank's samples ahead a shard is fetched that does not stay here."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,19 @@ def training_batches(
 
     if isinstance(pictures, CachedPictures):
         return map(load, plan.micro_batches(state))
-    return ahead(load, plan.micro_batches(state), config.workers)
+    micro_batches = plan.micro_batches(state)
+    return ahead(load, _announced(micro_batches, split) if split.tars else micro_batches, config.workers)
+
+
+def _announced(micro_batches: Iterator[MicroBatch], split: Split) -> Iterator[MicroBatch]:
+    """The same micro-batches, whose shards are asked for some thousand samples ahead."""
+    assert split.tars is not None
+    coming: deque[MicroBatch] = deque()
+    for micro in micro_batches:
+        split.tars.ask(split.paths[number].name for number in np.unique(split.shard[micro.rows]))
+        coming.append(micro)
+        if len(coming) * len(micro.rows) > _ASKED_AHEAD:
+            yield coming.popleft()
 
 
 def evaluation_batches(split: Split, pictures: Pictures, rows: Rows, batch_size: int) -> Iterator[Batch]:

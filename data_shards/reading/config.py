@@ -20,6 +20,8 @@ class DataConfig:
         cache_gib: Largest decoded data set that `auto` keeps, per process, in GiB.
         cache: Folder on this machine in which all its runs share what they fetch and decode; where it is empty, decoded
             pictures stay in each process's memory, and what is fetched goes to ~/.cache/privatenet.
+        disk_gib: How much of shards at a URL this machine keeps, in GiB; 0 is all. With less, they are fetched as their
+            samples are due, some ahead, and those unused for longest make way: for data sets that do not fit its disk.
         workers: Threads per process that read and decode.
         validation: Fraction of the training split, per class, that chooses the best model and is not trained on.
         window: Shards whose samples are shuffled together.
@@ -29,6 +31,7 @@ class DataConfig:
     mode: Mode = "auto"
     cache_gib: float = 8.0
     cache: str = ""
+    disk_gib: float = 0.0
     workers: int = 2
     validation: float = 0.1
     window: int = 16

@@ -25,7 +25,7 @@ def decode(split: Split, rows: Sequence[int] | Rows) -> Tensor:
         for place, row in enumerate(rows):
             shard = int(split.shard[row])
             if shard not in files:
-                files[shard] = os.open(split.paths[shard], os.O_RDONLY)
+                files[shard] = split.open_tar(shard)
             data = os.pread(files[shard], int(split.sizes[row]), int(split.offsets[row]))
             try:
                 decode_into(data, f"picture '{split.names[row]}'", pixels[place])

@@ -12,10 +12,11 @@ The manifest stays small whatever the data set's size, and its sha256 is the dat
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -175,7 +176,7 @@ class Split:
 
     `labels` is int64 [N, A], a column per attribute in schema order; sample `i` is the `sizes[i]` bytes of JPEG or
     PNG at `offsets[i]` of the tar `paths[shard[i]]`. `persons` is int64 [N], the number of each sample's person (-1:
-    unknown), or None where nobody in this split is known.
+    unknown), or None where nobody in this split is known. Where tars come and go, `tars` opens them.
     """
 
     directory: Path
@@ -189,22 +190,42 @@ class Split:
     offsets: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     paths: tuple[Path, ...]
+    tars: "Tars | None" = None
 
     def __len__(self) -> int:
         return len(self.names)
 
+    def open_tar(self, number: int) -> int:
+        """A file descriptor of the tar `paths[number]`, for whoever asks to close."""
+        path = self.paths[number]
+        return self.tars.open(path.name) if self.tars else os.open(path, os.O_RDONLY)
+
     def read(self, sample: int) -> bytes:
         """The JPEG or PNG of one sample."""
-        path = self.paths[int(self.shard[sample])]
-        with path.open("rb") as stream:
-            stream.seek(int(self.offsets[sample]))
-            return stream.read(int(self.sizes[sample]))
+        descriptor = self.open_tar(int(self.shard[sample]))
+        try:
+            return os.pread(descriptor, int(self.sizes[sample]), int(self.offsets[sample]))
+        finally:
+            os.close(descriptor)
 
 
-def open_split(directory: Path, split: str) -> Split:
-    """The samples of a split; DataError where a shard is missing, has another size or an index of another content."""
+class Tars(Protocol):
+    """Tars that are not all in the split's folder; see passing.py."""
+
+    def open(self, name: str) -> int: ...
+
+    def ask(self, names: Iterable[str]) -> None: ...
+
+
+def open_split(directory: Path, split: str, tars: Tars | None = None) -> Split:
+    """The samples of a split; DataError where a shard is missing, has another size or an index of another content.
+
+    With `tars` none of the shards need be there yet.
+    """
     manifest = load_manifest(directory)
     shards = manifest.shards(split)
+    for shard in shards if tars is None else ():
+        _check_size(directory / shard.name, shard)
     indices = [_open_index(directory, shard, manifest) for shard in shards]
     counts = [len(index.names) for index in indices]
     columns = {
@@ -224,6 +245,7 @@ def open_split(directory: Path, split: str) -> Split:
         offsets=np.array([offset for index in indices for offset in index.offsets], dtype=np.int64),
         sizes=np.array([size for index in indices for size in index.sizes], dtype=np.int64),
         paths=tuple(directory / shard.name for shard in shards),
+        tars=tars,
     )
 
 
@@ -282,12 +304,15 @@ def index_name(shard_name: str) -> str:
     return shard_name.removesuffix(".tar") + ".json"
 
 
-def _open_index(directory: Path, shard: Shard, manifest: Manifest) -> Index:
-    tar, path = directory / shard.name, directory / shard.index_name
+def _check_size(tar: Path, shard: Shard) -> None:
     size = tar.stat().st_size if tar.is_file() else None
     if size != shard.bytes:
         state = "is missing" if size is None else f"has {size:,} bytes"
         raise _damaged(f"{tar}: {state}, accepted: {shard.bytes:,} bytes")
+
+
+def _open_index(directory: Path, shard: Shard, manifest: Manifest) -> Index:
+    path = directory / shard.index_name
     content = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(content).hexdigest() != shard.index_sha256:
         state = "is not the index that the manifest names" if content else "is missing"

@@ -5,9 +5,10 @@
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from fsspec.core import url_to_fs
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import file_sha256, make_once, replacing
-from privatenet.data_shards.shards.manifest import MANIFEST, Manifest, decode_manifest
+from privatenet.data_shards.shards.manifest import MANIFEST, Manifest, Shard, decode_manifest
+from privatenet.data_shards.shards.passing import PassingTars
 from privatenet.data_shards.uri import Uri
 
 SCHEMES = ("abfs", "az", "file", "gcs", "gs", "hdfs", "http", "https", "s3", "s3a")
@@ -32,44 +34,80 @@ def local_copy(shards: str, cache: str = "") -> Path:
     """
     if "://" not in shards:
         return Path(shards)
-    url = Uri(shards)
-    scheme = url.partition("://")[0]
-    if scheme not in SCHEMES or "::" in url:
-        raise DataError(f"{url}: cannot be read from there, accepted: a folder, or a URL of {', '.join(SCHEMES)}")
-    with _reaching(url):
-        store, path = url_to_fs(url.full)
-    root, origin = Uri(path), url / MANIFEST
-    with _reaching(origin):
-        content: bytes = store.cat_file((root / MANIFEST).full)
-    manifest = decode_manifest(content, origin)
-    folder = (Path(cache) if cache else _users_cache()) / manifest.fingerprint[:16]
+    remote = _Remote.at(shards)
+    folder = remote.folder(cache)
 
     def fetch() -> None:
-        _fetch_shards(store, root, url, manifest, folder)
-        with replacing(folder / MANIFEST) as stream:
-            stream.write(content)
+        every = remote.shards
+        remote.fetch(folder, [*((s.name, s.sha256) for s in every), *((s.index_name, s.index_sha256) for s in every)])
+        remote.write_manifest(folder)
 
     make_once(folder / MANIFEST, fetch)
-    _check_whole(folder, manifest)
+    _check_whole(folder, remote.manifest)
     return folder
 
 
-def _fetch_shards(store: Any, root: Uri, url: Uri, manifest: Manifest, folder: Path) -> None:
-    """Fetch every tar and index of the manifest that is not in `folder`."""
+def passing_copy(shards: str, cache: str, room: int) -> tuple[Path, PassingTars]:
+    """A folder beside that of `local_copy` with manifest and indices of the URL `shards`, and its tars, which come as
+    they are asked for; at most `room` bytes of them stay. DataError as `local_copy`."""
+    remote = _Remote.at(shards)
+    folder = remote.folder(cache).with_name(remote.folder(cache).name + "-passing")
 
-    def fetch(name: str, sha256: str) -> None:
+    def fetch() -> None:
+        remote.fetch(folder, [(shard.index_name, shard.index_sha256) for shard in remote.shards])
+        remote.write_manifest(folder)
+
+    make_once(folder / MANIFEST, fetch)
+    by_name = {shard.name: shard for shard in remote.shards}
+    return folder, PassingTars(folder, by_name, room, lambda shard: remote.fetch(folder, [(shard.name, shard.sha256)]))
+
+
+@dataclass(frozen=True)
+class _Remote:
+    """A data set at a URL: its files, `root` in `store`, and its manifest, also as it is written there (`content`)."""
+
+    store: Any
+    root: Uri
+    url: Uri
+    manifest: Manifest
+    content: bytes
+
+    @classmethod
+    def at(cls, shards: str) -> "_Remote":
+        url = Uri(shards)
+        scheme = url.partition("://")[0]
+        if scheme not in SCHEMES or "::" in url:
+            raise DataError(f"{url}: cannot be read from there, accepted: a folder, or a URL of {', '.join(SCHEMES)}")
+        with _reaching(url):
+            store, path = url_to_fs(url.full)
+        root, origin = Uri(path), url / MANIFEST
+        with _reaching(origin):
+            content: bytes = store.cat_file((root / MANIFEST).full)
+        return cls(store, root, url, decode_manifest(content, origin), content)
+
+    @property
+    def shards(self) -> list[Shard]:
+        return [shard for split in self.manifest.splits.values() for shard in split]
+
+    def folder(self, cache: str) -> Path:
+        return (Path(cache) if cache else _users_cache()) / self.manifest.fingerprint[:16]
+
+    def write_manifest(self, folder: Path) -> None:
+        with replacing(folder / MANIFEST) as stream:
+            stream.write(self.content)
+
+    def fetch(self, folder: Path, files: Sequence[tuple[str, str]]) -> None:
+        """Fetch files, by name and sum, that are not in `folder`."""
+        with ThreadPoolExecutor(min(_AT_ONCE, len(files))) as pool:
+            list(pool.map(lambda file: self._fetch(folder, *file), files))
+
+    def _fetch(self, folder: Path, name: str, sha256: str) -> None:
         if (folder / name).exists():  # from a fetch that was interrupted
             return
-        with replacing(folder / name) as stream, _reaching(url / name):
-            store.get_file((root / name).full, stream.name)
+        with replacing(folder / name) as stream, _reaching(self.url / name):
+            self.store.get_file((self.root / name).full, stream.name)
             if file_sha256(Path(stream.name)) != sha256:
-                raise DataError(f"{url / name}: is not the file that {MANIFEST} names; upload the shards again")
-
-    shards = [shard for split in manifest.splits.values() for shard in split]
-    names = [name for shard in shards for name in (shard.name, shard.index_name)]
-    sums = [value for shard in shards for value in (shard.sha256, shard.index_sha256)]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(fetch, names, sums))
+                raise DataError(f"{self.url / name}: is not the file that {MANIFEST} names; upload the shards again")
 
 
 def _check_whole(folder: Path, manifest: Manifest) -> None:

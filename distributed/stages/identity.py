@@ -11,7 +11,10 @@ IRRELEVANT = {
 }
 """Keys that do not change what comes out; the networks that a stage starts from count by their hashes."""
 
-LATER: dict[str, tuple[tuple[str, Any], ...]] = {"channel": (("numbers", 0), ("step", 1.0), ("erase", []))}
+LATER: dict[str, tuple[tuple[str, Any], ...]] = {
+    "channel": (("numbers", 0), ("step", 1.0), ("erase", [])),
+    "engine": (("compile", False),),
+}
 """Keys that did not always exist, with what was done before: left out then, so that finished stages are found again."""
 
 

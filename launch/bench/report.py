@@ -31,11 +31,11 @@ def machine() -> dict[str, Any]:
     return facts | {"python": platform.python_version(), "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "")}
 
 
-def write_bench(path: Path, command: Sequence[str], figures: Iterable[Figure], notes: Sequence[str]) -> None:
-    """Write the figures as JSON."""
+def write_bench(path: Path, settings: Mapping[str, Any], figures: Iterable[Figure], notes: Sequence[str]) -> None:
+    """Write the figures as JSON, with what was measured how (`settings`) and where."""
     values = {
         "privatenet": code_version(),
-        "command": " ".join(["privatenet", "bench", *command]),
+        "settings": dict(settings),
         "when": datetime.now(UTC).isoformat(timespec="minutes"),
         "machine": machine(),
         "figures": [figure.to_dict() for figure in figures],

@@ -35,6 +35,8 @@ def main(argv: list[str]) -> int:
     figures: list[Figure] = []
     notes: list[str] = []
     ranks: Ranks | None = None
+    data = {"shards": arguments.shards.name} if arguments.shards else {"samples": arguments.samples}
+    settings = {"parts": chosen, **data, **{name: getattr(arguments, name) for name in ("repeats", "sizes", "ranks")}}
     with _shards(arguments) as folder, ExitStack() as stack:
         for part in sorted(set(chosen), key=lambda name: (name not in OUTSIDE, PARTS.index(name))):
             print(f"privatenet: measuring {part}", file=sys.stderr, flush=True)
@@ -44,7 +46,7 @@ def main(argv: list[str]) -> int:
                 ranks = ranks or stack.enter_context(joined())
                 figures += _here(part, folder, arguments, ranks)
             if arguments.out:  # what was measured stays, whatever comes
-                write_bench(arguments.out, argv, figures, notes)
+                write_bench(arguments.out, settings, figures, notes)
     console = Console(width=None if sys.stdout.isatty() else 180, highlight=False)
     console.print(table(figures, before))
     for note in notes:

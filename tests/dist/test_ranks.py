@@ -43,6 +43,18 @@ def test_every_objective_gives_the_same_gradient_on_1_2_and_4_ranks() -> None:
                 np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4 * scale, err_msg=name)
 
 
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_gradients_are_means_over_ranks_also_of_what_some_or_all_of_them_did_not_use(micro_batches: int) -> None:
+    results = on_ranks(4, cases.exchange_gradients, micro_batches)
+    means = [np.mean(each, axis=0) for each in zip(*(result["own"] for result in results), strict=True)]
+    for result in results:
+        assert result["pieces"] > 2
+        assert len(result["exchanged"]) == len(means)
+        for gradient, mean in zip(result["exchanged"], means, strict=True):
+            np.testing.assert_allclose(gradient, mean, rtol=1e-5, atol=1e-6)
+    assert not means[-1].any()
+
+
 def test_what_is_erased_is_gone_from_the_training_faces_and_the_same_on_1_and_2_ranks(shards: Path) -> None:
     (one,) = on_ranks(1, cases.erase_from_a_network, shards)
     first, second = on_ranks(2, cases.erase_from_a_network, shards)

@@ -47,6 +47,7 @@ MISSING = {
     "sweep": r"manifest\.json: no data set here",
     "compare": "runs/sweep_rafdb",
     "send": "there is no mlflow-outbox",
+    "bench": r"before\.json: is no bench's file|no data set here",
 }
 """What each command says it lacks in an empty folder."""
 

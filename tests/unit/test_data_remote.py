@@ -1,20 +1,28 @@
 """Shards by URL: fetched once per machine, whole, and of the content that the manifest names."""
 
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.shards.manifest import load_manifest
-from privatenet.data_shards.shards.remote import local_copy
+from privatenet.data_shards.reading.batches import training_batches
+from privatenet.data_shards.reading.cache import StreamedPictures
+from privatenet.data_shards.reading.config import DataConfig
+from privatenet.data_shards.reading.plan import DataState, TrainingPlan
+from privatenet.data_shards.shards.manifest import Split, load_manifest, open_split
+from privatenet.data_shards.shards.remote import local_copy, passing_copy
 from privatenet.data_shards.shards.verify import verify
 from privatenet.launch import cli
 
@@ -176,3 +184,63 @@ def test_a_url_that_lacks_a_shard_is_refused_in_one_line(
     told = capfd.readouterr().err.splitlines()
     assert len(told) == 1
     assert f"{site.url}/test-000001.tar: cannot be fetched (no such file)" in told[0]
+
+
+def tars_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*.tar")}
+
+
+def test_more_data_than_there_is_room_for_passes_through(site: Site, shards: Path, tmp_path: Path) -> None:
+    manifest, cache = load_manifest(shards), str(tmp_path / "cache")
+    room = 2 * max(shard.bytes for shard in manifest.shards("train"))
+    folder, tars = passing_copy(site.url, cache, room)
+    assert not tars_in(folder)
+    here, passing = open_split(shards, "train"), open_split(folder, "train", tars)
+    for row in range(len(here)):
+        assert passing.read(row) == here.read(row)
+        assert sum(path.stat().st_size for path in folder.glob("*.tar")) <= room
+    assert len(tars_in(folder)) == 2
+    asked = [name for name in site.asked if name.startswith("train") and name.endswith(".tar")]
+    assert asked == [shard.name for shard in manifest.shards("train")], "each is fetched once, when it is due"
+    again, _ = passing_copy(site.url, cache, room)
+    assert again == folder
+
+
+def test_batches_of_passing_shards_are_those_of_shards_that_stay(site: Site, shards: Path, tmp_path: Path) -> None:
+    room = 3 * max(shard.bytes for shard in load_manifest(shards).shards("train"))
+    folder, tars = passing_copy(site.url, str(tmp_path / "cache"), room)
+    cpu = torch.device("cpu")
+
+    def images(split: Split) -> torch.Tensor:
+        plan = TrainingPlan(np.arange(len(split)), split.shard, 8, window=1)
+        batches = training_batches(split, StreamedPictures(split, cpu), plan, DataState(), DataConfig(workers=2))
+        return torch.cat([batch.images for batch, _ in islice(batches, 2 * plan.steps_per_epoch)])
+
+    assert torch.equal(images(open_split(folder, "train", tars)), images(open_split(shards, "train")))
+    assert len(tars_in(folder)) <= 3 + 4, "what is fetched at the same time comes on top"
+
+
+def test_a_tar_that_is_removed_while_it_is_read_is_read_to_its_end(site: Site, shards: Path, tmp_path: Path) -> None:
+    folder, tars = passing_copy(site.url, str(tmp_path / "cache"), 1)
+    split = open_split(folder, "train", tars)
+    first, content = split.open_tar(0), (shards / split.paths[0].name).read_bytes()
+    os.close(split.open_tar(1))
+    assert tars_in(folder) == {split.paths[1].name}
+    assert os.pread(first, len(content), 0) == content
+    os.close(first)
+
+
+def test_a_passing_tar_of_another_content_is_refused(site: Site, tmp_path: Path) -> None:
+    folder, tars = passing_copy(site.url, str(tmp_path / "cache"), 2**30)
+    tar = site.folder / "tiny" / "train-000001.tar"
+    tar.write_bytes(b"x" + tar.read_bytes()[1:])
+    with pytest.raises(DataError, match=r"train-000001\.tar: is not the file that manifest\.json names"):
+        open_split(folder, "train", tars).open_tar(1)
+
+
+def test_room_for_less_than_two_windows_is_refused(site: Site, shards: Path, tmp_path: Path) -> None:
+    room = 3 * max(shard.bytes for split in load_manifest(shards).splits.values() for shard in split)
+    _, tars = passing_copy(site.url, str(tmp_path / "cache"), room)
+    tars.check(1)
+    with pytest.raises(DataError, match=r"too small for two windows of 2 shards: accepted are 0 \(keep all\)"):
+        tars.check(2)

@@ -24,7 +24,7 @@ OWNERS = {
         "distributed/tracking/packaged.py",
         "distributed/tracking/face_model.py",
     },
-    "webdataset": {"data_shards/"},
+    "webdataset": {"data_shards/", "launch/bench/loader.py"},
     "facenet_pytorch": {"data_shards/photographs/detect.py"},
     "av": {"data_shards/photographs/video.py"},
     "sklearn": {"audit/"},
@@ -34,7 +34,7 @@ OWNERS = {
     "plotly": {"tune/compare/"},
     "onnx": {"models/onnx_files.py"},
     "onnxruntime": {"models/onnx_files.py", "distributed/tracking/face_model.py"},
-    "simplejpeg": {"data_shards/shards/picture.py"},
+    "simplejpeg": {"data_shards/shards/picture.py", "launch/bench/loader.py"},
     "timm": {"models/zoo.py"},
 }
 

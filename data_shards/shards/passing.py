@@ -1,0 +1,78 @@
+"""Tars of a data set that is larger than what this machine keeps: fetched as their samples are due, then let go."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+from privatenet.data_shards.errors import DataError
+from privatenet.data_shards.shards.manifest import Shard
+
+_AT_ONCE = 4
+"""Tars that are fetched ahead at the same time."""
+
+
+class PassingTars:
+    """The tars in `folder`, which processes share; `fetch` brings one there, whole or not at all.
+
+    No more than `room` bytes of them stay: those that were opened longest ago make way. One that is open can be read to
+    its end all the same. `shards` are those of the manifest, by name.
+    """
+
+    def __init__(self, folder: Path, shards: Mapping[str, Shard], room: int, fetch: Callable[[Shard], None]) -> None:
+        self.folder, self.shards, self.room, self.fetch = folder, shards, room, fetch
+        self.pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="shards")
+        self.due: set[str] = set()
+
+    def check(self, window: int) -> None:
+        """Raises `DataError` where there is no room for two windows of shards, the one that is read and the next."""
+        largest = max(shard.bytes for shard in self.shards.values())
+        needed = min(2 * window, len(self.shards)) * largest
+        if self.room < needed:
+            raise DataError(
+                f"data.disk_gib {self.room / 2**30:g} is too small for two windows of {window} shards: accepted are 0 "
+                f"(keep all), {needed / 2**30:.2f} and more, or a smaller data.window"
+            )
+
+    def open(self, name: str) -> int:
+        """A file descriptor of the tar, which is fetched where it is not here."""
+        path = self.folder / name
+        while True:
+            with suppress(FileNotFoundError):  # another process may just have removed it
+                descriptor = os.open(path, os.O_RDONLY)
+                os.utime(descriptor)
+                return descriptor
+            self._bring(name)
+
+    def ask(self, names: Iterable[str]) -> None:
+        """Fetch tars that are soon due, while others are read."""
+        for name in set(names) - self.due:
+            self.due.add(name)
+            self.pool.submit(self._bring, name).add_done_callback(lambda _, name=name: self.due.discard(name))
+
+    def _bring(self, name: str) -> None:
+        path = self.folder / name
+        if path.exists():
+            return
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                with FileLock(self.folder / "room.lock"):
+                    self._make_room(self.shards[name].bytes)
+                self.fetch(self.shards[name])
+
+    def _make_room(self, size: int) -> None:
+        used = sorted((stat.st_mtime_ns, stat.st_size, path) for path, stat in self._here())
+        total = size + sum(number for _, number, _ in used)
+        for _, number, path in used:
+            if total <= self.room:
+                return
+            path.unlink(missing_ok=True)
+            total -= number
+
+    def _here(self) -> Iterable[tuple[Path, os.stat_result]]:
+        for path in self.folder.glob("*.tar"):
+            with suppress(FileNotFoundError):
+                yield path, path.stat()
