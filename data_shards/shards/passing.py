@@ -50,8 +50,16 @@ class PassingTars:
     def ask(self, names: Iterable[str]) -> None:
         """Fetch tars that are soon due, while others are read."""
         for name in set(names) - self.due:
-            self.due.add(name)
-            self.pool.submit(self._bring, name).add_done_callback(lambda _, name=name: self.due.discard(name))
+            if not (self.folder / name).exists():
+                self.due.add(name)
+                self.pool.submit(self._bring_ahead, name)
+
+    def _bring_ahead(self, name: str) -> None:
+        """What goes wrong here goes wrong again, and is told, when the tar is opened."""
+        try:
+            self._bring(name)
+        finally:
+            self.due.discard(name)
 
     def _bring(self, name: str) -> None:
         path = self.folder / name
