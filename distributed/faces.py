@@ -1,7 +1,7 @@
 """The data of a run as a stage sees them: what it trains on, what chooses its best model, what it is judged on."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class Faces:
 
     def validation(self, attributes: Sequence[str], protecting: bool = False) -> Subset:
         """Samples of the training split that no stage learns from, chosen as those of `training`."""
-        return Subset(self.train, self._train_pictures, self._train_rows(attributes, protecting, self.held_out))
+        return Subset(self.train, self._held_out_pictures, self._train_rows(attributes, protecting, self.held_out))
 
     def testing(self) -> Subset:
         """The whole test split."""
@@ -108,6 +108,14 @@ class Faces:
     @cached_property
     def _train_pictures(self) -> Pictures:
         return self._open(self.train)
+
+    @cached_property
+    def _held_out_pictures(self) -> Pictures:
+        """Where shards do not stay here, kept if there is memory: they lie in all shards, and are looked at often."""
+        if not self.train.tars:
+            return self._train_pictures
+        rows, config = np.flatnonzero(self.held_out), replace(self.config, cache="")
+        return agree.each(self.ranks, lambda: open_pictures(self.train, rows, self.ranks.device, config))
 
     @cached_property
     def _test_pictures(self) -> Pictures:

@@ -7,14 +7,14 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from privatenet.distributed import agree
 from privatenet.distributed.adversaries import AdversaryTrainer
+from privatenet.distributed.average import WeightAverage
 from privatenet.distributed.checkpoint import Checkpoint, Store, below, load_training
 from privatenet.distributed.engine import Engine
 from privatenet.distributed.errors import ConfigError
@@ -33,7 +33,7 @@ class Training:
     task: Task
     engine: Engine
     adversaries: AdversaryTrainer
-    average: AveragedModel | None
+    average: WeightAverage | None
     state: TrainState
     best: Tensors
     losses: LossMeans
@@ -41,7 +41,7 @@ class Training:
     @property
     def evaluated(self) -> Task:
         """The task with the weights that are evaluated and kept."""
-        return cast(Task, self.average.module) if self.average else self.task
+        return self.average.task if self.average else self.task
 
 
 def take(training: Training, ranks: Ranks) -> tuple[dict[str, Tensors], dict[str, Any]]:
@@ -58,7 +58,7 @@ def take(training: Training, ranks: Ranks) -> tuple[dict[str, Tensors], dict[str
     state = {**asdict(training.state), "optimizer_step": optimizer_step, "scaler": training.engine.scaler_state()}
     if training.average:
         tensors["average"] = copies(trained_tensors(training.evaluated))
-        state["averaged"] = int(training.average.n_averaged)
+        state["averaged"] = training.average.steps
     return tensors, state
 
 
@@ -70,7 +70,7 @@ def put_back(training: Training, tensors: Mapping[str, Tensors], state: Mapping[
     _load(training.task, {**tensors["model"], **below(share, "task/")})
     if training.average:
         _load(training.evaluated, {**tensors["average"], **below(share, "average/")})
-        training.average.n_averaged.fill_(state["averaged"])
+        training.average.steps = state["averaged"]
     training.engine.load_optimizer_state(tensors["optimizer"], state["optimizer_step"])
     training.engine.load_scaler_state(state["scaler"])
     training.adversaries.load_state(tensors["adversaries"])

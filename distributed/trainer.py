@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from privatenet.data_shards.files import writing
 from privatenet.data_shards.reading.batches import Batch, training_batches
@@ -23,6 +22,7 @@ from privatenet.data_shards.reading.plan import DataState, TrainingPlan
 from privatenet.data_shards.reading.transforms import augment
 from privatenet.distributed import agree, checkpoint, snapshot
 from privatenet.distributed.adversaries import AdversaryTrainer
+from privatenet.distributed.average import WeightAverage
 from privatenet.distributed.clock import Clock, timed
 from privatenet.distributed.config import Config, FitConfig
 from privatenet.distributed.engine import Engine
@@ -32,7 +32,7 @@ from privatenet.distributed.faces import Faces, Subset
 from privatenet.distributed.heartbeat import Heartbeat
 from privatenet.distributed.metrics import LossMeans
 from privatenet.distributed.mirror import LEFT_OUT, Mirror
-from privatenet.distributed.precision import layout
+from privatenet.distributed.precision import channels_last, layout
 from privatenet.distributed.progress import EpochProgress
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.schedule import learning_rate
@@ -63,7 +63,8 @@ class Job:
 class EpochEnd:
     """What is known when an epoch (from 1) is over and its checkpoint written: the network as it is, and its scores.
 
-    `seconds` says what the epoch was spent on: steps, evaluation, probes, checkpoint.
+    `seconds` says what the epoch was spent on: steps, evaluation, probes, and the snapshot that is
+    written while training goes on.
     """
 
     epoch: int
@@ -181,7 +182,7 @@ class Trainer:
         if not left_out:
             training.losses.add(training.adversaries.step())
             if training.average:
-                training.average.update_parameters(training.task)
+                training.average.update(training.task)
         training.state = replace(training.state, step=training.state.step + 1, data=data)
 
     def _end_epoch(self, progress: EpochProgress, clock: Clock, after_epoch: AfterEpoch | None) -> None:
@@ -208,7 +209,7 @@ class Trainer:
             metrics["loss_scale"] = training.engine.loss_scale()
         agree.first(self.ranks, lambda: self.tracker.log(metrics, epoch) if self.tracker else None)
         every = self.config.engine.keep_every
-        with timed(seconds, "checkpoint"):
+        with timed(seconds, "snapshot"):
             self._save(epoch if every and epoch % every == 0 else 0)
         if after_epoch:
             agree.first(self.ranks, self.store.wait)
@@ -280,8 +281,10 @@ def _begin(job: Job, config: Config, ranks: Ranks) -> snapshot.Training:
             synchronise_statistics(module)
     # Copied before the engine hangs its own state on the parameters.
     decay = job.fit.ema
-    average = AveragedModel(task, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+    average = WeightAverage(task, decay) if decay else None
     engine, adversaries = Engine(task, job.fit, config.engine, ranks), AdversaryTrainer(task, config.seed, ranks)
+    if average and config.engine.channels_last:
+        channels_last(average.task)
     torch.manual_seed(config.seed + ranks.rank)  # of networks that draw, such as those with stochastic depth
     return snapshot.Training(task, engine, adversaries, average, TrainState(), {}, LossMeans())
 

@@ -9,12 +9,12 @@ from privatenet.launch.bench.report import spread
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "benchmarks" / "results"
-MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def filled(text: str) -> str:
     """`text` with the table of each result between its marks."""
-    return MARKED.sub(lambda match: f"{match[1]}{_table(match[2])}{match[3]}", text)
+    return MARKED.sub(lambda match: f"{match[1]}{_table(match[2])}\n{match[3]}", text)
 
 
 def _table(name: str) -> str:

@@ -434,12 +434,12 @@ def threads(ranks: Ranks) -> int:
 def exchange_gradients(ranks: Ranks, micro_batches: int) -> dict[str, Any]:
     """Gradients after an exchange, of a network one of whose layers only even ranks use, and one of which nobody uses.
 
-    In pieces of about one layer each; `own` are those of this rank alone.
+    In buckets of about one layer each; `own` are those of this rank alone.
     """
     torch.manual_seed(0)
     layers = nn.ModuleList([nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last), nn.Linear(4, 4), nn.Linear(4, 4)])
     twin = copy.deepcopy(layers)
-    exchange.PIECE_BYTES = 512
+    exchange.BUCKET_BYTES = 512
     running = exchange.GradientExchange(list(layers.parameters()))
     images = torch.randn(micro_batches, 2, 4, 5, 5, generator=torch.Generator().manual_seed(ranks.rank))
 
@@ -457,7 +457,7 @@ def exchange_gradients(ranks: Ranks, micro_batches: int) -> dict[str, Any]:
         loss(twin, batch).backward()  # type: ignore[no-untyped-call]
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in twin.parameters()]
     return {
-        "pieces": len(running.pieces),
+        "buckets": len(running.buckets),
         "exchanged": [p.grad.numpy().copy() for p in layers.parameters() if p.grad is not None],
         "own": [gradient.numpy() for gradient in own],
     }

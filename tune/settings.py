@@ -132,6 +132,8 @@ class SweepConfig:
             del config[key]
         for key in ("checkpoints", "patience"):
             del config["engine"][key]
+        if not config["engine"]["compile"]:  # which did not always exist
+            del config["engine"]["compile"]
         for key in ("shards", "mode", "cache", "cache_gib", "disk_gib", "workers"):
             del config["data"][key]
         config["data"]["fingerprint"] = self.fingerprint

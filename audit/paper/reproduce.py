@@ -37,7 +37,7 @@ from privatenet.distributed import agree
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.precision import evaluation_precision, layout
+from privatenet.distributed.precision import channels_last, evaluation_precision, layout
 from privatenet.distributed.progress import Say
 from privatenet.distributed.provenance import code_version
 from privatenet.distributed.ranks import Ranks
@@ -160,7 +160,7 @@ def _time(name: str, source: Checkpoint, config: Config, repetitions: int, ranks
     """Time the network of `source` on one picture that is on the device already."""
     network = load_network(source).to(ranks.device).eval()
     if config.engine.channels_last:
-        network.to(memory_format=torch.channels_last)
+        channels_last(network)
     size = config.model.image_size
     picture = layout(torch.rand(1, 3, size, size, device=ranks.device), config.engine)
     times = []

@@ -15,7 +15,7 @@ from privatenet.data_shards.reading.plan import DataState, MicroBatch, Rows, Tra
 from privatenet.data_shards.shards.manifest import Split
 
 _ASKED_AHEAD = 4096
-"""How many of a rank's samples ahead a shard is fetched that does not stay here."""
+"""How many samples, of all ranks, before it is due a shard is fetched that does not stay here."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,31 @@ def training_batches(
     if isinstance(pictures, CachedPictures):
         return map(load, plan.micro_batches(state))
     micro_batches = plan.micro_batches(state)
-    return ahead(load, _announced(micro_batches, split) if split.tars else micro_batches, config.workers)
+    if split.tars:
+        micro_batches = _announced(micro_batches, split, _ASKED_AHEAD // plan.world_size)
+    return ahead(load, micro_batches, config.workers)
 
 
-def _announced(micro_batches: Iterator[MicroBatch], split: Split) -> Iterator[MicroBatch]:
-    """The same micro-batches, whose shards are asked for some thousand samples ahead."""
-    assert split.tars is not None
+def _announced(micro_batches: Iterator[MicroBatch], split: Split, samples: int) -> Iterator[MicroBatch]:
+    """The same micro-batches, whose shards are asked for some `samples` before they are due."""
     coming: deque[MicroBatch] = deque()
     for micro in micro_batches:
-        split.tars.ask(split.paths[number].name for number in np.unique(split.shard[micro.rows]))
+        _ask(split, micro.rows)
         coming.append(micro)
-        if len(coming) * len(micro.rows) > _ASKED_AHEAD:
+        if len(coming) * len(micro.rows) > samples:
             yield coming.popleft()
+
+
+def _ask(split: Split, rows: Rows) -> None:
+    if split.tars:
+        split.tars.ask(split.paths[number].name for number in np.unique(split.shard[rows]))
 
 
 def evaluation_batches(split: Split, pictures: Pictures, rows: Rows, batch_size: int) -> Iterator[Batch]:
     """Yield `rows` in order, the last batch as short as it comes."""
     for start in range(0, len(rows), batch_size):
         batch_rows = rows[start : start + batch_size]
+        _ask(split, rows[start : start + _ASKED_AHEAD // 4])
         yield make_batch(split, pictures, batch_rows, batch_rows)
 
 

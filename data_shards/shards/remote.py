@@ -16,7 +16,7 @@ from fsspec.core import url_to_fs
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import file_sha256, make_once, replacing
-from privatenet.data_shards.shards.manifest import MANIFEST, Manifest, Shard, decode_manifest
+from privatenet.data_shards.shards.manifest import MANIFEST, Manifest, Shard, decode_manifest, load_manifest
 from privatenet.data_shards.shards.passing import PassingTars
 from privatenet.data_shards.uri import Uri
 
@@ -59,7 +59,12 @@ def passing_copy(shards: str, cache: str, room: int) -> tuple[Path, PassingTars]
 
     make_once(folder / MANIFEST, fetch)
     by_name = {shard.name: shard for shard in remote.shards}
-    return folder, PassingTars(folder, by_name, room, lambda shard: remote.fetch(folder, [(shard.name, shard.sha256)]))
+    return folder, PassingTars(folder, by_name, room, lambda shard: remote.fetch_file(folder, shard.name, shard.sha256))
+
+
+def read_manifest(shards: str) -> Manifest:
+    """The manifest of the data set in a folder or at a URL; nothing else is fetched. DataError as `local_copy`."""
+    return _Remote.at(shards).manifest if "://" in shards else load_manifest(Path(shards))
 
 
 @dataclass(frozen=True)
@@ -98,10 +103,10 @@ class _Remote:
 
     def fetch(self, folder: Path, files: Sequence[tuple[str, str]]) -> None:
         """Fetch files, by name and sum, that are not in `folder`."""
-        with ThreadPoolExecutor(min(_AT_ONCE, len(files))) as pool:
-            list(pool.map(lambda file: self._fetch(folder, *file), files))
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda file: self.fetch_file(folder, *file), files))
 
-    def _fetch(self, folder: Path, name: str, sha256: str) -> None:
+    def fetch_file(self, folder: Path, name: str, sha256: str) -> None:
         if (folder / name).exists():  # from a fetch that was interrupted
             return
         with replacing(folder / name) as stream, _reaching(self.url / name):

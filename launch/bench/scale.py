@@ -6,15 +6,19 @@ Weak: every rank has a batch of its own. Strong: ranks share one batch; without 
 import json
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.ranks import Ranks, joined
+from privatenet.distributed.statistics import gather_batches
 from privatenet.launch.bench.figures import Figure
 from privatenet.launch.bench.timing import Case, measure
 from privatenet.launch.launcher import launch
@@ -22,31 +26,42 @@ from privatenet.launch.launcher import launch
 SIZE, BATCH = 112, 64
 """Side of the pictures in pixels, and how many of them are in a batch."""
 PARAMETERS = 11_178_000
+ENGINE, BARE = "engine", "torch alone"
 
 NVLINK, NETWORK = 300e9, 25e9
 """Bytes a second that a GPU sends to others of its machine, and to other machines: assumptions of the projection."""
 
 
-def scale_figures(repeats: int, ranks: Sequence[int], notes: list[str]) -> list[Figure]:
-    """Images a second over all ranks; every repetition starts them anew, and all numbers of ranks take turns.
+def scale_figures(repeats: int, numbers: Sequence[int], notes: list[str]) -> list[Figure]:
+    """Images a second over all ranks, of each of `numbers` of ranks; every repetition starts them anew, in turn.
 
-    What more GPUs would do is added to `notes`, with its assumptions.
+    On GPUs what more of them would do is added to `notes`, with its assumptions.
     """
-    runs: dict[str, tuple[Figure, list[float]]] = {}
+    rates: dict[tuple[str, int, str], list[float]] = {}
     for _ in range(repeats):
-        for number in ranks:
+        for number in numbers:
             for figure in _on_ranks(number):
-                runs.setdefault(figure.name, (figure, []))[1].append(figure.value.median)
+                kind, way = figure.name.split(": ")
+                rates.setdefault((kind, number, way), []).append(figure.value.median)
     figures = []
-    for name, (first, values) in runs.items():
-        limit = name.replace("engine", "DDP") if "engine" in name else f"scale strong, {ranks[0]} ranks: DDP"
-        limits = runs[limit][1] if limit in runs and limit != name else []
-        figures.append(Figure(name, first.unit, tuple(values), limit if limits else "", tuple(limits)))
-        alone = f"scale strong, {ranks[0]} ranks: engine"
-        if name.startswith("scale strong") and name.endswith("engine") and name != alone:
-            figures.append(Figure(f"{name}, against one", first.unit, tuple(values), alone, tuple(runs[alone][1])))
-    rates = runs[f"scale weak, {ranks[0]} ranks: engine"][1]
-    notes += projection(median(rates) / ranks[0], BATCH, PARAMETERS)
+    for (kind, number, way), values in rates.items():
+        limits = {"torch alone": rates[kind, number, BARE]} if way == ENGINE else {}
+        if number > 1 and (kind, 1, way) in rates:
+            limits["one rank"] = rates[kind, 1, way]
+        name = f"scale {kind}, {number} rank{'s' * (number > 1)}: {way}"
+        figures += [
+            Figure(
+                name if limit != "one rank" else f"{name}, against one rank",
+                "images/s",
+                tuple(values),
+                limit,
+                tuple(by),
+            )
+            for limit, by in (limits or {"": []}).items()
+        ]
+    if torch.cuda.is_available():
+        alone = median(rates["weak", numbers[0], ENGINE]) / numbers[0]
+        notes += projection(alone, BATCH, PARAMETERS)
     return figures
 
 
@@ -67,6 +82,16 @@ def projection(images_per_s: float, batch: int, parameters: int) -> list[str]:
 def bytes_sent(parameters: int, ranks: int) -> float:
     """Bytes that each rank sends in a ring all-reduce of fp32 gradients."""
     return 4 * parameters * 2 * (ranks - 1) / ranks
+
+
+def _parallel(task: nn.Module, ranks: Ranks) -> nn.Module:
+    """torch's own data-parallel form of `task`, with statistics of each rank's own, as ours has them."""
+    if ranks.world_size == 1:
+        return task
+    devices = [ranks.device] if ranks.device.type == "cuda" else None
+    with warnings.catch_warnings():  # newer versions have another word for it, older ones do not know that
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(task, devices, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def _on_ranks(number: int) -> list[Figure]:
@@ -92,15 +117,12 @@ def _figures(ranks: Ranks) -> list[Figure]:
     for kind, share in {"weak": BATCH, "strong": BATCH // ranks.world_size}.items():
         inputs, config = random_inputs(SIZE, share, ranks.device), EngineConfig()
         task = private_task(SIZE).to(ranks.device)
-        devices = [ranks.device] if ranks.device.type == "cuda" else None
-        wrapped = fast(task)
-        ddp = (
-            DistributedDataParallel(wrapped, devices, gradient_as_bucket_view=True) if ranks.world_size > 1 else wrapped
-        )
-        label = f"scale {kind}, {ranks.world_size} ranks"
+        if ranks.world_size > 1:
+            gather_batches(task)
+        total = share * ranks.world_size
         cases = [
-            Case(f"{label}: engine", engine_step(task, inputs, config, ranks), share * ranks.world_size),
-            Case(f"{label}: DDP", bare_step(ddp, inputs, config), share * ranks.world_size),
+            Case(f"{kind}: {ENGINE}", engine_step(task, inputs, config, ranks), total),
+            Case(f"{kind}: {BARE}", bare_step(_parallel(fast(task), ranks), inputs, config), total),
         ]
         figures += measure(cases, 3, ranks.device)
     return figures

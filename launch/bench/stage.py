@@ -85,7 +85,7 @@ def _private_stage(config: Config, ranks: Ranks, label: str) -> list[Figure]:
     ]
     return figures + [
         Figure(f"{label}: an epoch's {what}", "s", tuple(seconds[what]))
-        for what in ("steps", "evaluation", "probes", "checkpoint")
+        for what in ("steps", "evaluation", "probes", "snapshot")
     ]
 
 

@@ -61,7 +61,7 @@ def _at(size: int, batch: int, config: EngineConfig, ranks: Ranks, repeats: int)
     cases = [
         Case(f"{label}: engine", engine_step(task, inputs, config, ranks), batch, limit=bare),
         Case(bare, bare_step(fast(task), inputs, config), batch),
-        Case(f"{label}: the paper's way", _as_written(copy.deepcopy(task), inputs), batch, limit=bare),
+        Case(f"{label}: the paper's way, in fp32", _as_written(copy.deepcopy(task), inputs), batch, limit=bare),
     ]
     if ranks.device.type == "cuda" and config.precision == "bf16":  # a minute, and no gain elsewhere
         alone, compiled = f"{label}: bare, compiled", cast(nn.Module, torch.compile(fast(task)))

@@ -64,10 +64,16 @@ def _by_processes(part: str, folder: Path, arguments: argparse.Namespace, notes:
     if part == "scale":
         from privatenet.launch.bench.scale import scale_figures
 
-        return scale_figures(arguments.repeats, arguments.ranks, notes)
+        return scale_figures(arguments.repeats, arguments.ranks or _possible_ranks(), notes)
     from privatenet.launch.bench.sweep import sweep_figures
 
     return sweep_figures(folder)
+
+
+def _possible_ranks() -> list[int]:
+    import torch
+
+    return [number for number in (1, 2, 4) if number <= (torch.cuda.device_count() or 4)]
 
 
 def _here(part: str, folder: Path, arguments: argparse.Namespace, ranks: "Ranks") -> list[Figure]:
@@ -128,7 +134,12 @@ def _parser() -> argparse.ArgumentParser:
         help="pictures of steps and stages, such as 112x64 (default: 224x32 112x64 72x32, on a GPU 224x256 112x256)",
     )  # fmt: skip
     parser.add_argument(
-        "--ranks", type=_count, nargs="+", default=(1, 2, 4), metavar="N", help="of the part scale (default 1 2 4)"
+        "--ranks",
+        type=_count,
+        nargs="+",
+        default=(),
+        metavar="N",
+        help="of the part scale (default: 1 2 4, as many of them as there are GPUs, if any)",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures there as JSON")
     parser.add_argument("--against", type=Path, metavar="FILE", help="set the figures of an earlier --out beside them")

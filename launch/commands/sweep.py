@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-from privatenet.data_shards.shards.manifest import load_manifest
-from privatenet.data_shards.shards.remote import local_copy
+from privatenet.data_shards.shards.remote import read_manifest
 from privatenet.data_shards.uri import Uri
 from privatenet.distributed.config import Config
 from privatenet.distributed.resolve import add_config_arguments, resolve_config
@@ -23,7 +22,7 @@ def main(argv: list[str]) -> int:
     """Judge the settings, search, and leave the front under the output; returns the exit code."""
     config, space, search, ray, flags = read(argv)
     check_search(search, config)
-    manifest = load_manifest(local_copy(config.data.shards, config.data.cache))
+    manifest = read_manifest(config.data.shards)
     check_space(space, search, config, manifest.schema)
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what DeepSpeed would find out, with a warning

@@ -8,10 +8,11 @@ from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import ConfigDict, Field, with_config
 from torch import Tensor, nn
 
-from privatenet.models.objectives.term import Learning, Term, TermContext, known_cross_entropy, mean_of_known
+from privatenet.models.objectives.term import Learning, Term, TermContext, mean_of_known
 from privatenet.models.probe import reduce_map
 
 WIDTH = 256
@@ -73,8 +74,9 @@ class MaxentEnsemble(Term):
 
     def adversary_loss(self, features: Tensor, labels: Tensor) -> Tensor:
         answers, labels = self.global_batch(self.ensemble.answers(features), labels)
-        each = [known_cross_entropy(logits, labels) for logits in answers.unbind(dim=1)]  # learns by its own
-        return torch.stack(each).sum()
+        every = labels[:, None].expand(-1, answers.shape[1])
+        losses = F.cross_entropy(answers.transpose(1, 2), every, ignore_index=-1, reduction="none")
+        return mean_of_known(losses, labels >= 0).sum()  # each member learns by its own
 
     def restart(self) -> None:
         """Only the member whose turn it is."""

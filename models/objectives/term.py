@@ -96,7 +96,10 @@ class Term(nn.Module):
         raise NotImplementedError
 
     def loss(self, values: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-        """The loss of two samples or more that take part, in fp32 and without autocast."""
+        """The loss of two samples or more that take part, in fp32 and without autocast.
+
+        A term whose loss is a mean over samples has `loss_of_known` in its place.
+        """
         raise NotImplementedError
 
     def known(self, labels: Tensor, targets: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import sys
 import warnings
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
@@ -104,6 +105,23 @@ def test_a_command_of_the_documents_is_not_understood(
     else:
         assert (code, error.count("\n")) == (2, 1), error
         assert re.search(MISSING[arguments[0]], error), error
+
+
+def test_the_tables_of_speed_are_those_of_the_measurements() -> None:
+    text = (ROOT / "docs" / "speed.md").read_text()
+    assert _speed().filled(text) == text
+    empty = re.sub(r"(<!-- figures: [\w-]+ -->\n).*?(<!-- end -->)", r"\1\2", text, flags=re.DOTALL)
+    assert _speed().filled(empty) == text
+    assert text.count("| limit |") == len(list((ROOT / "benchmarks" / "results").glob("*.json")))
+
+
+def _speed() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("speed", ROOT / "docs" / "speed.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize("command", sorted({line for _, line in commands() if not ours(line)}))
