@@ -6,6 +6,7 @@ The paper's own pipeline takes one picture at a time: decode, flip or noise, res
 import io
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from privatenet.data_shards.reading.decode import decode
 from privatenet.data_shards.reading.plan import DataState, TrainingPlan
 from privatenet.data_shards.reading.transforms import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig, augment
 from privatenet.data_shards.shards.manifest import Split, open_split
+from privatenet.distributed.ranks import Ranks
 from privatenet.launch.bench.figures import Figure
 from privatenet.launch.bench.timing import Case, measure, one_core
 
@@ -32,7 +34,7 @@ EPOCHS = 4
 CPU, ONE = torch.device("cpu"), "loader, one core: "
 
 
-def loader_figures(folder: Path, repeats: int, device: torch.device) -> list[Figure]:
+def loader_figures(folder: Path, repeats: int, ranks: Ranks) -> list[Figure]:
     """Reading and preparing the training split of `folder`; on a GPU, preparing there too."""
     split = open_split(folder, "train")
     rows = np.arange(min(len(split), SAMPLES) // BATCH * BATCH)
@@ -52,21 +54,21 @@ def loader_figures(folder: Path, repeats: int, device: torch.device) -> list[Fig
             Case(f"{ONE}kept, augmented, {size} px", _augmented(kept, rows[:BATCH], size), BATCH, limit=paper)
             for size in (72, 112, 224)
         ]
-        figures = measure(cases, repeats, CPU)
+        figures = measure(cases, repeats, replace(ranks, device=CPU))
     one = "loader, one thread: streaming"
     cases = [
         Case(one, _reader(split, streamed, rows, 1), EPOCHS * number),
         Case("loader, two threads: streaming", _reader(split, streamed, rows, 2), EPOCHS * number, limit=one),
     ]
-    figures += measure(cases, repeats, CPU)
-    if device.type == "cuda":
-        on_gpu, batch = CachedPictures(split, rows, pixels, device), rows[: 4 * BATCH]
+    figures += measure(cases, repeats, replace(ranks, device=CPU))
+    if ranks.device.type == "cuda":
+        on_gpu, batch = CachedPictures(split, rows, pixels, ranks.device), rows[: 4 * BATCH]
         theirs = "loader: the paper's pipeline, 224 px"
         cases = [
             Case("loader, GPU: kept, augmented, 224 px", _augmented(on_gpu, batch, 224), len(batch), limit=theirs),
             Case(theirs, lambda: _paper(jpegs[:BATCH]), BATCH),
         ]
-        figures += measure(cases, repeats, device)
+        figures += measure(cases, repeats, ranks)
     return figures
 
 

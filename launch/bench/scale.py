@@ -124,7 +124,7 @@ def _figures(ranks: Ranks) -> list[Figure]:
             Case(f"{kind}: {ENGINE}", engine_step(task, inputs, config, ranks), total),
             Case(f"{kind}: {BARE}", bare_step(_parallel(fast(task), ranks), inputs, config), total),
         ]
-        figures += measure(cases, 3, ranks.device)
+        figures += measure(cases, 3, ranks)
     return figures
 
 

@@ -69,7 +69,7 @@ def _at(size: int, batch: int, config: EngineConfig, ranks: Ranks, repeats: int)
         cases.append(Case(alone, bare_step(compiled, inputs, config), batch, limit=bare))
         cases.append(Case(f"{label}: engine, compiled", ours, batch, limit=alone))
     cases.append(matrix_product(product, DTYPES[config.precision], ranks.device))
-    figures = measure(cases, repeats, ranks.device)
+    figures = measure(cases, repeats, ranks)
     by_name = {figure.name: figure for figure in figures}
     best = max((f for f in figures if ": bare" in f.name), key=lambda figure: figure.value.median)
     operations = step_operations(copy.deepcopy(task), inputs) / batch

@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from threadpoolctl import threadpool_limits
 
+from privatenet.distributed import agree
+from privatenet.distributed.ranks import Ranks
 from privatenet.launch.bench.figures import Figure
 
 LEAST_S = 0.5
@@ -28,13 +30,17 @@ class Case:
     limit: str = ""
 
 
-def measure(cases: Sequence[Case], repeats: int, device: torch.device) -> list[Figure]:
-    """Time `cases` in turn `repeats` times, after one turn to warm up; rates, each beside that of its limit."""
-    calls, peaks = {}, {}
+def measure(cases: Sequence[Case], repeats: int, ranks: Ranks) -> list[Figure]:
+    """Time `cases` in turn `repeats` times, after one turn to warm up; rates, each beside that of its limit.
+
+    All ranks call it together, and call what is timed equally often.
+    """
+    calls, peaks, device = {}, {}, ranks.device
     for case in cases:
         forget_peak(device)
         case.run()
-        calls[case.name] = _number_of_calls(_seconds(case.run, 1, device))
+        number = max(1, round(LEAST_S / _seconds(case.run, 1, device)))
+        calls[case.name] = agree.first(ranks, partial(int, number))
         peaks[case.name] = peak_mib(device)
     rates: dict[str, list[float]] = {case.name: [] for case in cases}
     for turn in range(repeats):
@@ -88,14 +94,6 @@ def peak_mib(device: torch.device) -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 2**10
     return 0.0
-
-
-def _number_of_calls(seconds: float) -> int:
-    """How often what takes `seconds` is called in each repetition: as the first rank says, where there are several."""
-    number = [max(1, round(LEAST_S / seconds))]
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.broadcast_object_list(number, src=0)
-    return number[0]
 
 
 def _seconds(run: Callable[[], object], number: int, device: torch.device) -> float:

@@ -82,7 +82,7 @@ def _here(part: str, folder: Path, arguments: argparse.Namespace, ranks: "Ranks"
     if part == "loader":
         from privatenet.launch.bench.loader import loader_figures
 
-        return loader_figures(folder, repeats, ranks.device)
+        return loader_figures(folder, repeats, ranks)
     if part == "step":
         from privatenet.launch.bench.step import step_figures
 

@@ -48,7 +48,7 @@ def test_gradients_are_means_over_ranks_also_of_what_some_or_all_of_them_did_not
     results = on_ranks(4, cases.exchange_gradients, micro_batches)
     means = [np.mean(each, axis=0) for each in zip(*(result["own"] for result in results), strict=True)]
     for result in results:
-        assert result["buckets"] > 2
+        assert result["buckets"] > 1
         assert len(result["exchanged"]) == len(means)
         for gradient, mean in zip(result["exchanged"], means, strict=True):
             np.testing.assert_allclose(gradient, mean, rtol=1e-5, atol=1e-6)

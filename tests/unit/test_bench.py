@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from support import Start
 
 from privatenet.distributed.errors import ConfigError
+from privatenet.distributed.ranks import ALONE
 from privatenet.launch import cli
 from privatenet.launch.bench import timing
 from privatenet.launch.bench.figures import Figure, Spread
@@ -60,7 +62,7 @@ def test_cases_take_turns_and_each_stands_beside_its_limit(monkeypatch: pytest.M
         Case("slow", lambda: order.append("slow"), 1, limit="fast"),
         Case("fast", lambda: order.append("fast"), 1),
     ]
-    slow, fast = measure(cases, 3, CPU)
+    slow, fast = measure(cases, 3, ALONE)
     assert order[4:] == ["slow", "fast", "fast", "slow", "slow", "fast"], "after a call and a timed call of each"
     assert len(slow.values) == 3
     assert (slow.limits, fast.limits) == (fast.values, ())
@@ -102,22 +104,17 @@ def test_means_over_known_samples_are_those_of_the_known_ones_alone() -> None:
     assert mean_of_known(values, torch.tensor([True, True, False])).tolist() == [2.0, 3.0]
 
 
-def test_a_bench_prints_a_table_and_writes_figures(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bench_prints_a_table_and_writes_figures(start: Start, tmp_path: Path) -> None:
     before, after = tmp_path / "before.json", tmp_path / "after.json"
     write_bench(before, {}, [Figure("loader, one core: streaming", "images/s", (1.0,))], [])
-    assert (
-        cli.main(
-            ["bench", "loader", "--samples", "64", "--repeats", "1", "--out", str(after), "--against", str(before)]
-        )
-        == 0
-    )
-    figures = read_bench(after)
-    streaming = figures["loader, one core: streaming"]
+    small = ("--samples", "64", "--repeats", "1", "--out", str(after), "--against", str(before))
+    done = start("-m", "privatenet.launch.cli", "bench", "loader", *small)
+    assert done.returncode == 0, done.stderr[-3000:]
+    streaming = read_bench(after)["loader, one core: streaming"]
     assert streaming.limit == "loader, one core: bare decoding"
     assert streaming.peak_mib > 0
-    said = capfd.readouterr().out
-    assert "against before" in said
-    assert str(after) in said
+    assert "against before" in done.stdout
+    assert str(after) in done.stdout
 
 
 def test_a_part_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
