@@ -44,9 +44,7 @@ class GradientExchange:
     def _arrived(self, parameter: nn.Parameter, bucket: "_Bucket", place: Tensor) -> None:
         if not self.active:
             return
-        assert parameter.grad is not None
-        place.copy_(parameter.grad)
-        parameter.grad = place
+        _put(parameter, place)
         bucket.missing -= 1
         unfilled = (number for number, each in enumerate(self.buckets) if each.missing)
         self._send(next(unfilled, len(self.buckets)))
@@ -73,15 +71,22 @@ class _Bucket:
     def send(self) -> None:
         for parameter, place in self.places if self.missing else ():  # what nothing came for counts as 0
             if parameter.grad is not place:
-                place.zero_() if parameter.grad is None else place.copy_(parameter.grad)
-                parameter.grad = place
+                _put(parameter, place)
         self.work = dist.all_reduce(self.memory, async_op=True)
 
     def finish(self) -> None:
         assert self.work is not None
         self.work.wait()
-        self.memory /= dist.get_world_size()
         self.missing = len(self.places)
+
+
+def _put(parameter: nn.Parameter, place: Tensor) -> None:
+    """This rank's share of the mean of the gradients, in its place."""
+    if parameter.grad is None:
+        place.zero_()
+    else:
+        torch.mul(parameter.grad, 1 / dist.get_world_size(), out=place)
+    parameter.grad = place
 
 
 def _groups(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
