@@ -1,4 +1,4 @@
-# make demo   the whole way on rendered faces: environment, shards, training on two ranks, a short audit of what was reached
+# make demo   the whole way on rendered faces: environment, shards, training, a short audit of what was reached
 # make test   environment and the whole test suite, in two processes
 # make lint   formatting, lint and types
 # make docs   the documentation site, build/site/index.html; a dead link ends it
@@ -6,7 +6,6 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-RANKS  ?= 2
 # Four of the ten attackers, on fresh faces alone: a minute or two.
 QUICK  := --taps '[layer3, backbone, release]' --attackers '[logistic, mlp1, svm, noise]' --faces '[fresh]' --folds 3 \
           --seeds 1 --components 128 --releases '[1]' --references '[unprotected]'
@@ -15,8 +14,8 @@ QUICK  := --taps '[layer3, backbone, release]' --attackers '[logistic, mlp1, svm
 
 demo: $(VENV)/installed
 	$(BIN)/privatenet shards build synthetic --workers 2 --out shards/demo
-	$(BIN)/privatenet run --ranks $(RANKS) --config demo.yaml
-	$(BIN)/privatenet audit runs/demo/private --ranks $(RANKS) $(QUICK)
+	$(BIN)/privatenet run --config demo.yaml
+	$(BIN)/privatenet audit runs/demo/private $(QUICK)
 	@echo 'next     . $(BIN)/activate, which puts privatenet on the path; then privatenet audit runs/demo/private'
 
 test: $(VENV)/installed
