@@ -77,7 +77,7 @@ def test_a_command_of_the_documents_is_not_understood(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     write_files(page, tmp_path)
-    arguments = shlex.split(command.replace("--train 50000", "--train 40 --test 8"))[1:]
+    arguments = shlex.split(command.replace("--train 50000", "--train 40 --test 8"), comments=True)[1:]
     if names_only(command):
         assert arguments[0] in cli.COMMANDS
         return
@@ -205,7 +205,7 @@ def test_the_example_with_a_folder_of_faces_makes_no_data_set(
     printed = subprocess.run([sys.executable, *script.split()[1:]], check=True, capture_output=True, text=True).stdout
     assert printed == "left out: 61_1_20170109142408075.jpg.chip.jpg\n"
     for line in built:
-        assert cli.main(shlex.split(line)[1:]) == 0, capsys.readouterr().err
+        assert cli.main(shlex.split(line, comments=True)[1:]) == 0, capsys.readouterr().err
     manifest = load_manifest(tmp_path / "shards/utkface")
     assert sum(map(manifest.num_samples, manifest.splits)) == 60
     assert 3 < manifest.num_samples("test") < 25
