@@ -38,7 +38,7 @@ from privatenet.audit.report.text import (
     with_interval,
 )
 from privatenet.audit.report.trade_off import Mark, describe_trade_off, trade_off
-from privatenet.audit.report.verdict import Verdict, beyond_target, comparison, verdicts
+from privatenet.audit.report.verdict import Verdict, at_protected, beyond_target, comparison, verdicts
 from privatenet.data_shards.files import replacing
 
 MOST = 6
@@ -242,8 +242,10 @@ def _facts(findings: Findings) -> list[tuple[str, str, str]]:
 
 
 def _reference(verdict: Verdict, findings: Findings) -> str:
-    """What to read a verdict against: the unprotected network, and what the target label alone gives away."""
-    sentences = comparison(verdict.leak, findings), beyond_target(verdict.attribute, findings)
+    """What to read a verdict against: the unprotected network, where the attribute is protected, and what the target
+    label alone gives away."""
+    leak = verdict.leak
+    sentences = comparison(leak, findings), at_protected(leak, findings), beyond_target(leak.attribute, findings)
     return " ".join(filter(None, sentences))
 
 

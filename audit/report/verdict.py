@@ -54,8 +54,10 @@ def verdicts(findings: Findings) -> tuple[Verdict, ...]:
 
 
 def in_full(verdict: Verdict, findings: Findings) -> str:
-    """A verdict's sentence, and beside it what the true target alone gives away."""
-    return " ".join(filter(None, (verdict.sentence, beyond_target(verdict.attribute, findings))))
+    """A verdict's sentence, and beside it what is read where the attribute is protected and what the true target alone
+    gives away."""
+    parts = verdict.sentence, at_protected(verdict.leak, findings), beyond_target(verdict.attribute, findings)
+    return " ".join(filter(None, parts))
 
 
 def verdict(leak: Leak, findings: Findings) -> str:
@@ -86,6 +88,19 @@ def comparison(leak: Leak, findings: Findings) -> str:
         left = left_in_words(leak.left)
         sentences.append(f"Of what its backbone gives away above the floor, {left}.")
     return " ".join(sentences)
+
+
+def at_protected(quoted: Leak, findings: Findings) -> str:
+    """What the best attackers read where the attribute of a quoted leak is protected; empty where it is nowhere, or
+    only there where the leak was quoted."""
+    attribute, pairs = quoted.attribute, findings.audited.protected
+    protected = [
+        leak for leak in findings.audited.leaks if leak.attribute == attribute and f"{leak.tap}-{attribute}" in pairs
+    ]
+    if not protected or [leak.tap for leak in protected] == [quoted.tap]:
+        return ""
+    read = [f"{with_interval(leak.headline.accuracy, percent, ' %')} at {tap_name(leak.tap)}" for leak in protected]
+    return f"Where it is protected, the best attacker is right for {in_words(read)}."
 
 
 def beyond_target(attribute: str, findings: Findings) -> str:

@@ -32,7 +32,7 @@ from privatenet.audit.report.tables import (
 from privatenet.audit.report.terminal import print_summary
 from privatenet.audit.report.text import in_words, interval, number, percent, points, with_interval
 from privatenet.audit.report.trade_off import Mark
-from privatenet.audit.report.verdict import beyond_target, comparison, verdict, verdicts
+from privatenet.audit.report.verdict import at_protected, beyond_target, comparison, verdict, verdicts
 
 NOTHING = Estimate(math.nan, math.nan, math.nan)
 HOSTILE = '<script>alert("x")</script> $\\frac{ | `id="y"` \u5973 ../../z'
@@ -331,6 +331,22 @@ def test_taps_that_tell_more_than_the_target_are_others_than_their_figures_say()
     assert said(estimate(0.02, 0.02)) == f"{alone} none of 4 taps."
     assert said(None) == ""
     assert beyond_target("gender", dataclasses.replace(audit, controls=())) == ""
+
+
+def test_what_is_read_where_nothing_is_protected_is_said() -> None:
+    audit = findings()
+    layer4, backbone = (
+        leak
+        for leak in audit.audited.leaks
+        if leak.attribute == "gender" and leak.tap != "logits" and leak.tap != "label"
+    )
+    read = percent(backbone.headline.accuracy.value)
+    said = at_protected(layer4, audit)
+    assert said.startswith(f"Where it is protected, the best attacker is right for {read} % (")
+    assert said.endswith(") at backbone.")
+    assert at_protected(backbone, audit) == ""
+    nothing = dataclasses.replace(audit.audited, protected=("backbone-age_group",))
+    assert at_protected(layer4, dataclasses.replace(audit, networks=(nothing,))) == ""
 
 
 def test_the_front_holds_a_dominated_network_or_lacks_one_that_is_not() -> None:
