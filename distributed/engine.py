@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from privatenet.distributed.config import EngineConfig, FitConfig
 from privatenet.distributed.exchange import GradientExchange
-from privatenet.distributed.precision import DTYPES, channels_last
+from privatenet.distributed.precision import DTYPES, channels_last, precision
 from privatenet.distributed.ranks import Ranks
 
 
@@ -170,7 +170,7 @@ class Engine:
 
 def deepspeed_config(fit: FitConfig, config: EngineConfig, ranks: Ranks) -> dict[str, Any]:
     """What DeepSpeed is told: sizes, ZeRO, and autocast that leaves parameters and normalisation in fp32."""
-    lower = config.precision != "fp32"
+    name = precision(config, ranks.device)
     return {
         "train_batch_size": fit.batch_size,
         "train_micro_batch_size_per_gpu": fit.batch_size // (ranks.world_size * config.accumulation),
@@ -178,7 +178,7 @@ def deepspeed_config(fit: FitConfig, config: EngineConfig, ranks: Ranks) -> dict
         "gradient_clipping": config.clip,
         "zero_optimization": {"stage": config.zero_stage},
         "zero_allow_untested_optimizer": True,  # SGD
-        "torch_autocast": {"enabled": lower, "dtype": str(DTYPES[config.precision]).removeprefix("torch.")},
+        "torch_autocast": {"enabled": name != "fp32", "dtype": str(DTYPES[name]).removeprefix("torch.")},
         "steps_per_print": 2**31,
         "timers": {"throughput": {"enabled": False}},  # it waits for the device after every step
     }

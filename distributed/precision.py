@@ -9,6 +9,25 @@ from torch import Tensor, nn
 from privatenet.distributed.config import EngineConfig
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BF16_CPU = ("amx_bf16", "avx512_bf16", "bf16")
+"""Processors' instructions that multiply bf16: of x86, and of Arm."""
+BF16_GPU = (8, 0)
+"""The first compute capability with them."""
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether a device is made for bf16; others imitate it, slowly."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= BF16_GPU
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in BF16_CPU)
+
+
+def precision(config: EngineConfig, device: torch.device) -> str:
+    """fp32, bf16 or fp16: in which one `device` computes."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if fast_bf16(device) else "fp32"
 
 
 def layout(images: Tensor, config: EngineConfig) -> Tensor:
@@ -26,8 +45,6 @@ def channels_last(module: nn.Module) -> None:
 @contextmanager
 def evaluation_precision(config: EngineConfig, device: torch.device) -> Iterator[None]:
     """No gradients, and the same autocast as in training."""
-    with (
-        torch.inference_mode(),
-        torch.autocast(device.type, DTYPES[config.precision], enabled=config.precision != "fp32"),
-    ):
+    name = precision(config, device)
+    with torch.inference_mode(), torch.autocast(device.type, DTYPES[name], enabled=name != "fp32"):
         yield

@@ -30,7 +30,7 @@ class Prediction:
 
 
 class Predictor:
-    """The network of a checkpoint, in evaluation, in the precision that it was trained in. `ConfigError` for one that
+    """The network of a checkpoint, in evaluation, in its precision. `ConfigError` for one that
     holds none."""
 
     def __init__(self, source: Checkpoint, device: torch.device) -> None:

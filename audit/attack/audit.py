@@ -29,6 +29,7 @@ from privatenet.distributed import agree
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.precision import precision
 from privatenet.distributed.ranks import Ranks
 
 
@@ -75,7 +76,7 @@ def audit(
         known = adversary_controls(config, source, faces, networks[0].network, features)
         return new_findings(
             faces,
-            describe_protocol(config, faces, folds, engine.precision, ranks, time.monotonic() - began),
+            describe_protocol(config, faces, folds, precision(engine, ranks.device), ranks, time.monotonic() - began),
             [
                 replace(judged, certificates=certified(audited))
                 for judged, audited in zip(described, networks, strict=True)

@@ -42,7 +42,7 @@ from privatenet.distributed.chance import seeded
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.evaluate import EVALUATION_BATCH
 from privatenet.distributed.faces import Faces, Subset
-from privatenet.distributed.precision import evaluation_precision, layout
+from privatenet.distributed.precision import evaluation_precision, layout, precision
 from privatenet.distributed.ranks import Ranks
 from privatenet.models.arm import one_by_one
 from privatenet.models.channel import CENTRE, ChannelSpec
@@ -76,7 +76,7 @@ class NetworkExtractor:
         """`weights` is their SHA-256 or a name; `fingerprint` is the data set's."""
         self.network = one_by_one(network).to(ranks.device).eval()
         self.engine, self.ranks = engine, ranks
-        self.key = Key(weights, fingerprint, engine.precision, network.spec.image_size)
+        self.key = Key(weights, fingerprint, precision(engine, ranks.device), network.spec.image_size)
         self.channel = network.spec.channel
         self.shapes = {**network.tap_shapes, LOGITS: (network.spec.num_classes,)}
 

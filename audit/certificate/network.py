@@ -24,6 +24,7 @@ from privatenet.distributed import agree
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.faces import Faces
+from privatenet.distributed.precision import precision
 from privatenet.distributed.provenance import code_version
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.stages.trained import load_network
@@ -93,7 +94,7 @@ def certify(
         sha256=source.hash,
         dataset=faces.schema.name,
         fingerprint=faces.fingerprint,
-        precision=engine.precision,
+        precision=precision(engine, ranks.device),
         jointly=config.jointly,
         rows=rows,
         missing=((f"split: {reason}",) if reason else ()) + reasons,

@@ -37,7 +37,7 @@ from privatenet.distributed import agree
 from privatenet.distributed.checkpoint import Checkpoint
 from privatenet.distributed.config import Config
 from privatenet.distributed.faces import Faces
-from privatenet.distributed.precision import channels_last, evaluation_precision, layout
+from privatenet.distributed.precision import channels_last, evaluation_precision, layout, precision
 from privatenet.distributed.progress import Say
 from privatenet.distributed.provenance import code_version
 from privatenet.distributed.ranks import Ranks
@@ -185,7 +185,7 @@ def _device(config: Config, ranks: Ranks) -> str:
     cuda = ranks.device.type == "cuda"
     threads = torch.get_num_threads()
     where = torch.cuda.get_device_name(ranks.device) if cuda else f"CPU, {threads} thread{'s' * (threads > 1)}"
-    return f"{where}, {config.engine.precision}, {config.model.image_size} px"
+    return f"{where}, {precision(config.engine, ranks.device)}, {config.model.image_size} px"
 
 
 def _write(reproduction: Reproduction, output: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from privatenet.distributed.evaluate import Scores, evaluate, score_metrics
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.held import held
 from privatenet.distributed.mirror import IDENTITY, Mirror
+from privatenet.distributed.precision import precision
 from privatenet.distributed.progress import Say
 from privatenet.distributed.provenance import differences
 from privatenet.distributed.ranks import Ranks
@@ -102,7 +103,7 @@ def _tidy(plan: StagePlan, mirror: Mirror | None) -> None:
 @contextmanager
 def _tracked(plan: StagePlan, config: Config, faces: Faces, ranks: Ranks, say: Say) -> Iterator[Tracker | None]:
     """The stage's run, on the first rank; it ends as the block does, but for its good end, which `_finish` says."""
-    tracker = agree.each(ranks, lambda: _open(plan, config, faces, say) if ranks.first else None)
+    tracker = agree.each(ranks, lambda: _open(plan, config, faces, ranks, say) if ranks.first else None)
     try:
         yield tracker
     except BaseException as error:
@@ -111,12 +112,13 @@ def _tracked(plan: StagePlan, config: Config, faces: Faces, ranks: Ranks, say: S
         raise
 
 
-def _open(plan: StagePlan, config: Config, faces: Faces, say: Say) -> Tracker:
+def _open(plan: StagePlan, config: Config, faces: Faces, ranks: Ranks, say: Say) -> Tracker:
     with writing(plan.folder):
         (plan.folder / "config.yaml").write_text(to_yaml(config))
         (plan.folder / IDENTITY).write_text(json.dumps(plan.identity, indent=1) + "\n")
     tracker = Tracker(config.tracking, plan.folder, plan.stage, config.to_dict(), say)
     tracker.data(faces.schema.name, config.data.shards, faces.fingerprint)
+    tracker.tag({"precision": precision(config.engine, ranks.device)})
     return tracker
 
 

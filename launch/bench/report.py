@@ -16,6 +16,7 @@ from rich.table import Table
 from privatenet.data_shards.files import replacing
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.place import num_cores
+from privatenet.distributed.precision import BF16_CPU
 from privatenet.distributed.provenance import code_version
 from privatenet.launch.bench.figures import TIMES, Figure, Spread
 
@@ -23,8 +24,8 @@ from privatenet.launch.bench.figures import TIMES, Figure, Spread
 def machine() -> dict[str, Any]:
     """What the figures depend on beside the code."""
     facts: dict[str, Any] = {"processor": _processor(), "cores": num_cores(), "memory_gib": _gib()}
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    facts["bf16"] = [name for name in ("avx512_bf16", "amx_bf16") if name in flags]
+    capabilities = torch.cpu.get_capabilities()
+    facts["bf16"] = [name for name in BF16_CPU if capabilities.get(name)]
     if torch.cuda.is_available():
         facts["gpus"] = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     facts |= {name: version(name) for name in ("torch", "torchvision", "deepspeed", "simplejpeg")}

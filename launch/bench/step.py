@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.engine import Engine, new_optimizer
-from privatenet.distributed.precision import DTYPES, channels_last
+from privatenet.distributed.precision import DTYPES, channels_last, fast_bf16, precision
 from privatenet.distributed.ranks import Ranks
 from privatenet.launch.bench.figures import Figure
 from privatenet.launch.bench.settings import FIT
@@ -45,11 +45,12 @@ class Inputs:
 
 
 def step_figures(ranks: Ranks, repeats: int, sizes: Sequence[tuple[int, int]] = ()) -> list[Figure]:
-    """Every way at every size (side in pixels, batch) and precision, on the device of `ranks`, which is one rank."""
+    """Every way at every size (side in pixels, batch), on the device of `ranks`, which is one rank, and in the
+    precisions that it is made for."""
     figures = []
     for size, batch in sizes or (GPU_SIZES if ranks.device.type == "cuda" else CPU_SIZES):
-        for precision in ("bf16", "fp32"):
-            figures += _at(size, batch, EngineConfig(precision=precision), ranks, repeats)
+        for name in ("bf16", "fp32") if fast_bf16(ranks.device) else ("fp32",):
+            figures += _at(size, batch, EngineConfig(precision=name), ranks, repeats)
     return figures
 
 
@@ -116,10 +117,10 @@ def engine_step(task: nn.Module, inputs: Inputs, config: EngineConfig, ranks: Ra
 def bare_step(task: nn.Module, inputs: Inputs, config: EngineConfig) -> Callable[[], object]:
     """A step in torch alone: autocast, backward, fused optimiser."""
     optimizer = new_optimizer(FIT, [parameter for parameter in task.parameters() if parameter.requires_grad])
-    device, dtype = inputs.images.device.type, DTYPES[config.precision]
+    dtype = DTYPES[precision(config, inputs.images.device)]
 
     def step() -> None:
-        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        with torch.autocast(inputs.images.device.type, dtype, enabled=dtype != torch.float32):
             losses = task(inputs.images, inputs.labels)
         losses["loss"].backward()
         optimizer.step()

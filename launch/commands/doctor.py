@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from privatenet.distributed.place import num_cores
+from privatenet.distributed.precision import fast_bf16
 from privatenet.launch.commands.run import num_gpus
 
 NEEDED = ("torch", "torchvision", "deepspeed", "webdataset", "jsonargparse", "safetensors", "rich")
@@ -73,13 +74,10 @@ def packages() -> list[Finding]:
 
 
 def processors() -> list[Finding]:
-    """Cores and memory; whether bf16 is fast here."""
+    """Cores and memory; whether they are made for bf16."""
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    fast = "amx_bf16" in flags or "avx512_bf16" in flags
-    advice = "" if fast or torch.cuda.is_available() else "no fast bf16: --engine.precision fp32 may be quicker"
-    kind = "with fast bf16" if fast else "without fast bf16"
-    return [Finding("processor", f"{num_cores()} cores {kind}", advice), Finding("memory", f"{gib:.0f} GiB")]
+    kind = "with fast bf16" if fast_bf16(torch.device("cpu")) else "without fast bf16: networks compute in fp32"
+    return [Finding("processor", f"{num_cores()} cores {kind}"), Finding("memory", f"{gib:.0f} GiB")]
 
 
 def gpus() -> list[Finding]:
@@ -88,9 +86,8 @@ def gpus() -> list[Finding]:
         return [Finding("gpu", "none that torch can use; training runs on the processor")]
     out = []
     for number in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(number)
-        old = properties.major < 8
-        advice = "bf16 is not fast before compute capability 8.0: --engine.precision fp16" if old else ""
+        properties, fast = torch.cuda.get_device_properties(number), fast_bf16(torch.device("cuda", number))
+        advice = "" if fast else "without fast bf16 networks compute in fp32: --engine.precision fp16 is faster"
         memory = f"{properties.total_memory / 2**30:.0f} GiB"
         out.append(Finding(f"gpu {number}", f"{properties.name}, {memory}", advice))
     return out
