@@ -8,6 +8,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -139,21 +140,27 @@ def validation_mask(
     of the data set, not of a run's seed, so that a network and its adversaries agree on what neither has seen; another
     `salt` gives an independent choice.
     """
-    numbers = [-1] * len(names) if persons is None else persons.tolist()
-    rows_of: dict[str, list[int]] = {}
-    for row, (name, number) in enumerate(zip(names, numbers, strict=True)):
-        rows_of.setdefault(name if number < 0 else f"/{number}", []).append(row)  # no name has a slash
-    labels = classes.tolist()
-    training = Counter(labels)
+    numbers = map(int, persons) if persons is not None else repeat(-1, len(names))
+    keys = (
+        name if number < 0 else f"/{number}" for name, number in zip(names, numbers, strict=True)
+    )  # no name has a /
+    hashes = np.fromiter((_hash(salt + key) for key in keys), dtype=np.uint64, count=len(names))
+    training = Counter(dict(zip(*(each.tolist() for each in np.unique(classes, return_counts=True)), strict=True)))
     missing = Counter({value: min(round(fraction * size), size - 1) for value, size in training.items()})
     mask = np.zeros(len(names), dtype=np.bool_)
-    for key in sorted(rows_of, key=lambda key: hashlib.sha256((salt + key).encode()).digest()):
+    for _, group in groupby(hashes.argsort(kind="stable"), key=hashes.__getitem__):
         if max(missing.values()) <= 0:  # nobody brings a class nearer any more
             break
-        counts = Counter([labels[row] for row in rows_of[key]])
+        rows = list(group)
+        counts = Counter(classes[rows].tolist())
         nearer = sum([abs(missing[value] - count) - abs(missing[value]) for value, count in counts.items()]) < 0
         if nearer and all(count < training[value] for value, count in counts.items()):
-            mask[rows_of[key]] = True
+            mask[rows] = True
             missing.subtract(counts)
             training.subtract(counts)
     return mask
+
+
+def _hash(text: str) -> int:
+    """64 bits of SHA-256: of a million texts no two have the same."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

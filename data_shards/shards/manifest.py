@@ -13,10 +13,11 @@ The manifest stays small whatever the data set's size, and its sha256 is the dat
 import hashlib
 import json
 import os
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -170,6 +171,32 @@ def _mismatch(manifest: Manifest) -> str:
     return ""
 
 
+class Names(Sequence[str]):
+    """Many short strings in little memory: their UTF-8, one behind the other, and where each ends."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._bytes, self._ends = bytearray(), array("q")
+        self.extend(names)
+
+    def extend(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._bytes += name.encode()
+            self._ends.append(len(self._bytes))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        place = range(len(self))[place]
+        return self._bytes[self._ends[place - 1] if place else 0 : self._ends[place]].decode()
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """The samples of one split, in the order of its shards.
@@ -183,7 +210,7 @@ class Split:
     name: str
     schema: Schema
     image_size: tuple[int, int]
-    names: list[str]
+    names: Sequence[str]
     labels: npt.NDArray[np.int64]
     persons: npt.NDArray[np.int64] | None
     shard: npt.NDArray[np.int32]
@@ -226,24 +253,29 @@ def open_split(directory: Path, split: str, tars: Tars | None = None) -> Split:
     shards = manifest.shards(split)
     for shard in shards if tars is None else ():
         _check_size(directory / shard.name, shard)
-    indices = [_open_index(directory, shard, manifest) for shard in shards]
-    counts = [len(index.names) for index in indices]
-    columns = {
-        name: np.array([label for index in indices for label in index.labels[name]], dtype=np.int64)
-        for name in label_names(manifest.schema, manifest.persons)
-    }
-    persons = columns.pop(PERSON, None)
+    columns = label_names(manifest.schema, manifest.persons)
+    # Filled shard by shard: as Python's numbers and strings a million samples would take half a gigabyte.
+    table, start = np.empty((2 + len(columns), manifest.num_samples(split)), dtype=np.int64), 0
+    names = Names()
+    for shard in shards:
+        index = _open_index(directory, shard, manifest)
+        stop = start + shard.samples
+        table[:, start:stop] = index.offsets, index.sizes, *(index.labels[name] for name in columns)
+        names.extend(index.names)
+        start = stop
+    offsets, sizes, *_ = table
+    persons = table[-1] if manifest.persons else None
     return Split(
         directory=directory,
         name=split,
         schema=manifest.schema,
         image_size=manifest.image_size,
-        names=[name for index in indices for name in index.names],
-        labels=np.stack(list(columns.values()), axis=1),
+        names=names,
+        labels=table[2 : 2 + len(manifest.schema.names)].T,
         persons=persons if persons is not None and (persons >= 0).any() else None,
-        shard=np.repeat(np.arange(len(shards), dtype=np.int32), counts),
-        offsets=np.array([offset for index in indices for offset in index.offsets], dtype=np.int64),
-        sizes=np.array([size for index in indices for size in index.sizes], dtype=np.int64),
+        shard=np.repeat(np.arange(len(shards), dtype=np.int32), [shard.samples for shard in shards]),
+        offsets=offsets,
+        sizes=sizes,
         paths=tuple(directory / shard.name for shard in shards),
         tars=tars,
     )
@@ -268,7 +300,7 @@ class Index:
     tar_sha256: Sha256
 
     def encode(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":")).encode()
+        return json.dumps(vars(self), separators=(",", ":")).encode()
 
     @classmethod
     def decode(cls, content: bytes, origin: Path) -> "Index":

@@ -21,7 +21,7 @@ from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import TMP, file_sha256, replacing
 from privatenet.data_shards.lock import LOCK, owned
 from privatenet.data_shards.shards.manifest import VERSION, Index, Manifest, Shard, Skipped, index_name, label_names
-from privatenet.data_shards.shards.picture import ENDINGS, MAX_SIDE, MIN_SIDE, PictureError, picture_size, to_stored
+from privatenet.data_shards.shards.picture import MAX_SIDE, MIN_SIDE, PictureError, picture_size, to_stored
 from privatenet.data_shards.sources.record import Record, Source, check_records
 from privatenet.data_shards.sources.schema import UNSURE, Schema
 
@@ -190,8 +190,7 @@ def _write_tar(job: _Job, name: str) -> Index:
     # Imported here, as it brings torch: seconds that a look at finished shards need not wait for.
     from webdataset.writer import TarWriter
 
-    sizes: dict[str, int] = {}
-    labels, skipped = [], []
+    names, offsets, sizes, labels, skipped = [], [], [], [], []
     with replacing(job.out / name) as stream, TarWriter(stream, **_TAR) as tar:
         for record in job.plan[name]:
             try:
@@ -201,15 +200,19 @@ def _write_tar(job: _Job, name: str) -> Index:
                     raise PictureError(f"{error}; `--on-corrupt skip` leaves such pictures out") from error
                 skipped.append({"name": record.name, "reason": str(error)})
                 continue
-            sizes[record.name] = len(picture)
             labels.append(_labels(job, record))
-            tar.write({"__key__": record.name, ending: picture, "json": json.dumps(labels[-1]).encode()})
+            members = {ending: picture, "json": json.dumps(labels[-1]).encode()}
+            for member in sorted(members):  # one by one, to know where the picture's bytes begin
+                tar.write({"__key__": record.name, member: members[member]})
+                if member == ending:
+                    offsets.append(tar.tarstream.offset - _padded(len(picture)))
+            names.append(record.name)
+            sizes.append(len(picture))
     path = job.out / name
-    offsets = _picture_offsets(path)
     return Index(
-        names=list(sizes),
-        offsets=[offsets[name] for name in sizes],
-        sizes=list(sizes.values()),
+        names=names,
+        offsets=offsets,
+        sizes=sizes,
         labels={label: [row[label] for row in labels] for label in _label_names(job)},
         skipped=skipped,
         tar_bytes=path.stat().st_size,
@@ -217,11 +220,9 @@ def _write_tar(job: _Job, name: str) -> Index:
     )
 
 
-def _picture_offsets(path: Path) -> dict[str, int]:
-    """Where each picture's bytes begin; asked of the tar, as headers grow with long or foreign names."""
-    with tarfile.open(path) as tar:
-        members = [(member.name.partition("."), member.offset_data) for member in tar]
-    return {name: offset for (name, _, ending), offset in members if ending in ENDINGS.values()}
+def _padded(size: int) -> int:
+    """What a member of this size takes in a tar, without its header."""
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _labels(job: _Job, record: Record) -> dict[str, int]:
