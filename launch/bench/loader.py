@@ -25,6 +25,7 @@ from privatenet.data_shards.reading.transforms import IMAGENET_MEAN, IMAGENET_ST
 from privatenet.data_shards.shards.manifest import Split, open_split
 from privatenet.distributed.ranks import Ranks
 from privatenet.launch.bench.figures import Figure
+from privatenet.launch.bench.sharding import sharding_figures
 from privatenet.launch.bench.timing import Case, measure, one_core
 
 BATCH = 64
@@ -61,6 +62,7 @@ def loader_figures(folder: Path, repeats: int, ranks: Ranks) -> list[Figure]:
         Case("loader, two threads: streaming", _reader(split, streamed, rows, 2), EPOCHS * number, limit=one),
     ]
     figures += measure(cases, repeats, replace(ranks, device=CPU))
+    figures += sharding_figures(split, number, repeats)
     if ranks.device.type == "cuda":
         on_gpu, batch = CachedPictures(split, rows, pixels, ranks.device), rows[: 4 * BATCH]
         theirs = "loader: the paper's pipeline, 224 px"

@@ -113,6 +113,7 @@ def test_a_bench_prints_a_table_and_writes_figures(start: Start, tmp_path: Path)
     streaming = read_bench(after)["loader, one core: streaming"]
     assert streaming.limit == "loader, one core: bare decoding"
     assert streaming.peak_mib > 0
+    assert read_bench(after)["sharding, one core: build"].limit == "sharding, one core: bare reading and writing"
     assert "against before" in done.stdout
     assert str(after) in done.stdout
 
