@@ -302,8 +302,11 @@ def test_ranks_on_two_machines_that_share_no_folder_find_what_one_finds(
     expected = next(path for path in (run / "features").glob("*") if path.name.startswith(audited.audited.sha256[:12]))
     for node in "01":
         for file in expected.rglob("*.npy"):
-            features = tmp_path / node / "run" / "features" / file.relative_to(run / "features")
-            assert np.allclose(np.load(file), np.load(features), atol=1e-5)
+            ours, theirs = (
+                np.load(file),
+                np.load(tmp_path / node / "run" / "features" / file.relative_to(run / "features")),
+            )
+            assert np.allclose(ours, theirs, atol=1e-5 * np.abs(ours).max())  # batches are others, and so are roundings
     findings = read_findings(tmp_path / "0" / "run" / "audit-private" / "report" / "audit.json")
     assert findings.audited.utility == audited.audited.utility
     for leak, other in zip(audited.audited.leaks, findings.audited.leaks, strict=True):
