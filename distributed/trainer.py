@@ -141,8 +141,8 @@ class Trainer:
                 worst = nothing
                 if not left_out:
                     self.finite = before
-                heartbeat.between_steps()
                 if epoch_over or decision.save or decision.stop:
+                    heartbeat.between_steps()
                     request.decide(self.training.engine.size())  # weights that are no numbers are not kept
                 if epoch_over:
                     self._end_epoch(progress, clock, after_epoch)

@@ -147,6 +147,7 @@ def stand_still(ranks: Ranks, shards: Path, folder: Path, how: str) -> None:
     a rank ends with it writes to a file."""
     still_s, silent_s = (60.0, 4.0) if how == "stops" else (5.0, 60.0)  # a step of a busy machine takes seconds
     heartbeat.PERIOD_S, heartbeat.STILL_S, heartbeat.SILENT_S = 0.1, still_s, silent_s
+    clock.MOST_STEPS = 1  # a decision after every step, as where steps take seconds
     heartbeat.end = partial(_end_with, folder / f"rank-{ranks.rank}.txt")
     batches, step = trainer.training_batches, Engine.step
 
