@@ -116,9 +116,9 @@ def _open(plan: StagePlan, config: Config, faces: Faces, ranks: Ranks, say: Say)
     with writing(plan.folder):
         (plan.folder / "config.yaml").write_text(to_yaml(config))
         (plan.folder / IDENTITY).write_text(json.dumps(plan.identity, indent=1) + "\n")
-    tracker = Tracker(config.tracking, plan.folder, plan.stage, config.to_dict(), say)
+    tags = {"precision": precision(config.engine, ranks.device)}
+    tracker = Tracker(config.tracking, plan.folder, plan.stage, config.to_dict(), say, tags)
     tracker.data(faces.schema.name, config.data.shards, faces.fingerprint)
-    tracker.tag({"precision": precision(config.engine, ranks.device)})
     return tracker
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from privatenet.data_shards.files import cut_unfinished_line
@@ -51,7 +52,10 @@ class Tracker:
     of a run that is nested in none: most likely its address is wrong.
     """
 
-    def __init__(self, config: TrackingConfig, folder: Path, stage: str, settings: dict[str, Any], say: Say) -> None:
+    def __init__(
+        self, config: TrackingConfig, folder: Path, stage: str, settings: dict[str, Any], say: Say,
+        tags: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:  # fmt: skip
         self.config, self.folder, self.say = config, folder, say
         self.lines = folder / "metrics.jsonl"
         self.recorded = set(_recorded(self.lines))
@@ -61,7 +65,7 @@ class Tracker:
             say(f"mlflow is not installed: figures go to {self.lines} only")
             return
         self.sender = Sender(folder, tracking_uri(config, folder), say)
-        tags = {"stage": stage, "folder": folder.name, "output": str(folder.parent.resolve())}
+        tags = {"stage": stage, "folder": folder.name, "output": str(folder.parent.resolve()), **tags}
         name = f"{config.trial or folder.resolve().parent.name}/{folder.name}"
         created = _create_run(config, name, tags, folder, ("trial", "folder"))
         first: list[Message] = [created, _params(flatten(settings)), _files(folder / "config.yaml", folder)]

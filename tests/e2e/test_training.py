@@ -62,6 +62,7 @@ def test_mlflow_holds_one_run_for_each_part_with_all_that_identifies_it(
         assert run.info.status == "FINISHED"
         assert run.data.params["protect.lambda"] == "0.5"
         assert run.data.tags["data.fingerprint"] == fingerprint
+        assert run.data.tags["precision"] in ("bf16", "fp32")
         assert [item.dataset.digest for item in run.inputs.dataset_inputs] == [fingerprint[:36]]
         assert run.data.tags["checkpoint.sha256"] == state["files"]["model.safetensors"]
         assert run.data.metrics["images_per_s"] > 0

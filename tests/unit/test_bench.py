@@ -8,13 +8,16 @@ import pytest
 import torch
 from support import Start
 
+from privatenet.distributed.config import to_yaml
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.ranks import ALONE
 from privatenet.launch import cli
 from privatenet.launch.bench import timing
 from privatenet.launch.bench.figures import Figure, Spread
+from privatenet.launch.bench.first_step import FIRST_STEP
 from privatenet.launch.bench.report import against, read_bench, write_bench
 from privatenet.launch.bench.scale import bytes_sent, projection
+from privatenet.launch.bench.settings import stage_config
 from privatenet.launch.bench.step import private_task, random_inputs, step_operations
 from privatenet.launch.bench.timing import Case, in_another_unit, measure, one_core
 from privatenet.models.objectives.term import known_cross_entropy, mean_of_known, on_known
@@ -122,3 +125,13 @@ def test_a_part_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         cli.main(["bench", "everything"])
     assert "accepted are loader, step, stage" in capsys.readouterr().err
+
+
+def test_training_opens_a_store_of_runs_before_its_first_step(start: Start, shards: Path, tmp_path: Path) -> None:
+    """It takes seconds, which nobody should wait for who wants to see whether training goes."""
+    config = stage_config(shards, tmp_path / "run", 64, 8)
+    (tmp_path / "bench.yaml").write_text(to_yaml(config))
+    done = start("-m", "privatenet.launch.bench.first_step", "target", "--config", str(tmp_path / "bench.yaml"))
+    assert FIRST_STEP in done.stderr
+    assert (tmp_path / "run" / "target" / "config.yaml").is_file()
+    assert not list((tmp_path / "run").rglob("mlflow.db"))
