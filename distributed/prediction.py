@@ -30,8 +30,7 @@ class Prediction:
 
 
 class Predictor:
-    """The network of a checkpoint, in evaluation, in its precision. `ConfigError` for one that
-    holds none."""
+    """The network of a checkpoint, in evaluation, in its precision. `ConfigError` for one that holds none."""
 
     def __init__(self, source: Checkpoint, device: torch.device) -> None:
         if source.state["stage"] == "adversary":

@@ -141,11 +141,10 @@ def validation_mask(
     `salt` gives an independent choice.
     """
     numbers = map(int, persons) if persons is not None else repeat(-1, len(names))
-    keys = (
-        name if number < 0 else f"/{number}" for name, number in zip(names, numbers, strict=True)
-    )  # no name has a /
+    # No name has a slash.
+    keys = (name if number < 0 else f"/{number}" for name, number in zip(names, numbers, strict=True))
     hashes = np.fromiter((_hash(salt + key) for key in keys), dtype=np.uint64, count=len(names))
-    training = Counter(dict(zip(*(each.tolist() for each in np.unique(classes, return_counts=True)), strict=True)))
+    training = Counter(classes.tolist())
     missing = Counter({value: min(round(fraction * size), size - 1) for value, size in training.items()})
     mask = np.zeros(len(names), dtype=np.bool_)
     for _, group in groupby(hashes.argsort(kind="stable"), key=hashes.__getitem__):

@@ -76,7 +76,7 @@ def packages() -> list[Finding]:
 def processors() -> list[Finding]:
     """Cores and memory; whether they are made for bf16."""
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    kind = "with fast bf16" if fast_bf16(torch.device("cpu")) else "without fast bf16: networks compute in fp32"
+    kind = "with fast bf16" if fast_bf16(torch.device("cpu")) else "without fast bf16: fp32 on them"
     return [Finding("processor", f"{num_cores()} cores {kind}"), Finding("memory", f"{gib:.0f} GiB")]
 
 
