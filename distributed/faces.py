@@ -15,9 +15,10 @@ from privatenet.data_shards.reading.batches import Batch, evaluation_batches
 from privatenet.data_shards.reading.cache import Pictures, open_pictures
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.plan import Rows, evaluation_rows, known_rows, protecting_rows, validation_mask
-from privatenet.data_shards.shards.manifest import Manifest, Split, load_manifest, open_split
+from privatenet.data_shards.shards.manifest import Manifest, load_manifest
 from privatenet.data_shards.shards.passing import PassingTars
 from privatenet.data_shards.shards.remote import local_copy, passing_copy
+from privatenet.data_shards.shards.split import Split, open_split
 from privatenet.data_shards.shards.verify import check_sums
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed import agree

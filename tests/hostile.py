@@ -33,8 +33,9 @@ from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import file_sha256
 from privatenet.data_shards.photographs.video import read_video
 from privatenet.data_shards.reading.decode import decode
-from privatenet.data_shards.shards.manifest import Index, Manifest, load_manifest, open_split
+from privatenet.data_shards.shards.manifest import Index, Manifest, load_manifest
 from privatenet.data_shards.shards.picture import to_stored
+from privatenet.data_shards.shards.split import open_split
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.data_shards.sources.synthetic import synthetic_source

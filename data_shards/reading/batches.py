@@ -12,7 +12,7 @@ from privatenet.data_shards.reading.ahead import ahead
 from privatenet.data_shards.reading.cache import CachedPictures, Pictures
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.plan import DataState, MicroBatch, Rows, TrainingPlan
-from privatenet.data_shards.shards.manifest import Split
+from privatenet.data_shards.shards.split import Split
 
 _ASKED_AHEAD = 4096
 """How many samples, of all ranks, before it is due a shard is fetched that does not stay here."""

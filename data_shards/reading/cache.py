@@ -12,7 +12,8 @@ from privatenet.data_shards.files import make_once, replacing
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.decode import decode, decode_in_chunks
 from privatenet.data_shards.reading.plan import Rows
-from privatenet.data_shards.shards.manifest import Split, load_manifest
+from privatenet.data_shards.shards.manifest import load_manifest
+from privatenet.data_shards.shards.split import Split
 from privatenet.data_shards.shards.verify import check_sums
 
 

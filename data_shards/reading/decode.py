@@ -10,8 +10,8 @@ from torch import Tensor
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.reading.ahead import ahead
 from privatenet.data_shards.reading.plan import Rows
-from privatenet.data_shards.shards.manifest import Split
 from privatenet.data_shards.shards.picture import PictureError, decode_into
+from privatenet.data_shards.shards.split import Split
 
 _CHUNK = 256
 """Pictures that a thread decodes at a time."""

@@ -11,8 +11,9 @@ from rich.text import Text
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import replacing
-from privatenet.data_shards.shards.manifest import Manifest, Split, open_split
+from privatenet.data_shards.shards.manifest import Manifest
 from privatenet.data_shards.shards.picture import decode_stored
+from privatenet.data_shards.shards.split import Split, open_split
 
 _COLUMNS = 12
 _CELL = 96  # a face's side

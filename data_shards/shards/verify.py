@@ -12,8 +12,9 @@ from pathlib import Path
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import file_sha256
-from privatenet.data_shards.shards.manifest import Index, Manifest, Shard, Split, label_names, load_manifest
+from privatenet.data_shards.shards.manifest import Index, Manifest, Shard, label_names, load_manifest
 from privatenet.data_shards.shards.picture import ENDINGS, PictureError, decode_stored
+from privatenet.data_shards.shards.split import Split
 
 
 def check_sums(split: Split, threads: int = 1) -> None:

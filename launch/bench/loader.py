@@ -22,7 +22,7 @@ from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.decode import decode
 from privatenet.data_shards.reading.plan import DataState, TrainingPlan
 from privatenet.data_shards.reading.transforms import IMAGENET_MEAN, IMAGENET_STD, AugmentConfig, augment
-from privatenet.data_shards.shards.manifest import Split, open_split
+from privatenet.data_shards.shards.split import Split, open_split
 from privatenet.distributed.ranks import Ranks
 from privatenet.launch.bench.figures import Figure
 from privatenet.launch.bench.sharding import sharding_figures

@@ -2,21 +2,19 @@
 
 import io
 import json
-import os
 import shutil
 import tarfile
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from privatenet.data_shards.shards.manifest import Split
+from privatenet.data_shards.files import replacing
+from privatenet.data_shards.shards.split import Split
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.record import FolderSource, Record
 from privatenet.distributed.ranks import ALONE
 from privatenet.launch.bench.figures import Figure
 from privatenet.launch.bench.timing import Case, measure, one_core
-
-SAMPLES_PER_SHARD = 1024
 
 
 def sharding_figures(split: Split, rows: int, repeats: int) -> list[Figure]:
@@ -42,18 +40,15 @@ def _files(split: Split, rows: int, folder: Path) -> FolderSource:
 
 def _build(source: FolderSource, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
-    build(source, out, samples_per_shard=SAMPLES_PER_SHARD)
+    build(source, out)
 
 
 def _copy(source: FolderSource, path: Path) -> None:
     """Every file and its labels into one tar, unread, and onto the disk."""
-    with path.open("wb") as stream, tarfile.open(fileobj=stream, mode="w") as tar:
+    with replacing(path) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
         for record in source.records:
             labels = json.dumps(dict(zip(source.schema.names, record.labels, strict=True))).encode()
             for ending, data in {"jpg": source.read(record), "json": labels}.items():
                 member = tarfile.TarInfo(f"{record.name}.{ending}")
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from support import wait_for
 
 from privatenet.data_shards.reading.plan import validation_mask
-from privatenet.data_shards.shards.manifest import open_split
+from privatenet.data_shards.shards.split import open_split
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.synthetic import synthetic_source
 from privatenet.data_shards.sources.table import table_source

@@ -21,8 +21,8 @@ from privatenet.audit.errors import AuditError
 from privatenet.audit.foreign import audit as foreign
 from privatenet.audit.foreign.preprocessing import Preprocessing
 from privatenet.audit.settings import AuditConfig
-from privatenet.data_shards.shards.manifest import open_split
 from privatenet.data_shards.shards.picture import decode_stored
+from privatenet.data_shards.shards.split import open_split
 from privatenet.launch import cli
 
 QUICK = ["--attackers", "[logistic]", "--faces", "[training]", "--seeds", "1", "--tracking.model", "false"]

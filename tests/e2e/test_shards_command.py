@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from privatenet.data_shards.errors import DataError
-from privatenet.data_shards.shards.manifest import load_manifest, open_split
+from privatenet.data_shards.shards.manifest import load_manifest
+from privatenet.data_shards.shards.split import open_split
 from privatenet.launch.commands import shards
 
 SCHEMA = """

@@ -13,7 +13,7 @@ from privatenet.audit.report.certified import certificate_sentences, certificate
 from privatenet.audit.report.text import DASH
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.transforms import prepare
-from privatenet.data_shards.shards.manifest import open_split
+from privatenet.data_shards.shards.split import open_split
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.data_shards.sources.synthetic import synthetic_source

@@ -26,7 +26,7 @@ from privatenet.audit.attack.samples import attack_folds, training_split
 from privatenet.audit.errors import AuditError
 from privatenet.audit.report.verdict import verdicts
 from privatenet.audit.settings import FACES, FRESH, TRAINING, AuditConfig
-from privatenet.data_shards.shards.manifest import Split
+from privatenet.data_shards.shards.split import Split
 from privatenet.data_shards.sources.schema import Attribute, Schema
 from privatenet.distributed.ranks import ALONE
 from privatenet.models.adversary import ImageAdversary

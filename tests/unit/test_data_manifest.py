@@ -10,7 +10,8 @@ import pytest
 from support import encoded
 
 from privatenet.data_shards.reading.plan import validation_mask
-from privatenet.data_shards.shards.manifest import Names, Split, load_manifest, open_split
+from privatenet.data_shards.shards.manifest import load_manifest
+from privatenet.data_shards.shards.split import Names, Split, open_split
 from privatenet.data_shards.shards.writer import build
 from privatenet.data_shards.sources.record import FolderSource, Record
 from privatenet.data_shards.sources.schema import Attribute, Schema

@@ -20,7 +20,8 @@ from privatenet.data_shards.reading.cache import CachedPictures, StreamedPicture
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.decode import decode
 from privatenet.data_shards.reading.plan import DataState, TrainingPlan
-from privatenet.data_shards.shards.manifest import Split, load_manifest, open_split
+from privatenet.data_shards.shards.manifest import load_manifest
+from privatenet.data_shards.shards.split import Split, open_split
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks
 
@@ -184,7 +185,7 @@ from privatenet.data_shards.reading.batches import training_batches
 from privatenet.data_shards.reading.cache import open_pictures
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.plan import DataState, TrainingPlan
-from privatenet.data_shards.shards.manifest import open_split
+from privatenet.data_shards.shards.split import open_split
 split = open_split(Path(sys.argv[1]), "train")
 plan = TrainingPlan(np.tile(np.arange(80), 40), np.tile(split.shard, 40), 64)  # as if there were forty times as many
 peak = lambda: int(re.search("VmHWM:.*?([0-9]+) kB", Path("/proc/self/status").read_text())[1]) / 1024

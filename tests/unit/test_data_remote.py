@@ -21,8 +21,9 @@ from privatenet.data_shards.reading.batches import training_batches
 from privatenet.data_shards.reading.cache import StreamedPictures
 from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.plan import DataState, TrainingPlan
-from privatenet.data_shards.shards.manifest import Split, load_manifest, open_split
+from privatenet.data_shards.shards.manifest import load_manifest
 from privatenet.data_shards.shards.remote import local_copy, passing_copy
+from privatenet.data_shards.shards.split import Split, open_split
 from privatenet.data_shards.shards.verify import verify
 from privatenet.data_shards.uri import Uri
 from privatenet.distributed.faces import Faces
@@ -35,7 +36,7 @@ from pathlib import Path
 import numpy as np, torch
 from privatenet.data_shards.reading import cache, decode
 from privatenet.data_shards.reading.config import DataConfig
-from privatenet.data_shards.shards.manifest import open_split
+from privatenet.data_shards.shards.split import open_split
 from privatenet.data_shards.shards.remote import local_copy
 url, folder, original = sys.argv[1], sys.argv[2], decode.decode
 def counted(split, rows):

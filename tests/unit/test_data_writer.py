@@ -17,9 +17,10 @@ from support import encoded, huge_png
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.files import file_sha256, replacing
-from privatenet.data_shards.shards.manifest import Manifest, load_manifest, open_split
+from privatenet.data_shards.shards.manifest import Manifest, load_manifest
 from privatenet.data_shards.shards.picture import PictureError, to_stored
 from privatenet.data_shards.shards.preview import class_table, contact_sheet, people_summary
+from privatenet.data_shards.shards.split import open_split
 from privatenet.data_shards.shards.verify import verify
 from privatenet.data_shards.shards.writer import build, plan_shards
 from privatenet.data_shards.sources.record import FolderSource, Record
