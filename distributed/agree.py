@@ -1,19 +1,21 @@
 """Ranks decide together: no rank returns or raises alone before a collective call of the others.
 
-The first rank does something (`first`), or all do (`each`, and `everyone` where all need all results); all ranks call
-these together. What they exchange goes over the CPU in a process group of its own, so that long work of one rank does
-not run into the time limit of the training's collective calls.
+The first rank does something (`first`), all do (`each`, and `everyone` where all need all results), or they share a
+list of jobs (`shared`); all ranks call these together. What they exchange goes over the CPU in a process group of its
+own, so that long work of one rank does not run into the time limit of the training's collective calls.
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch.distributed as dist
 
+from privatenet.distributed.place import meeting_address
 from privatenet.distributed.ranks import Ranks
 
 T = TypeVar("T")
+Job = TypeVar("Job")
 
 
 class RankError(RuntimeError):
@@ -58,6 +60,40 @@ def everyone(ranks: Ranks, work: Callable[[], T]) -> list[T]:
     if ranks.world_size > 1:
         dist.all_gather_object(results, result, group=ranks.control)
     return results
+
+
+def shared(ranks: Ranks, jobs: Sequence[Job], work: Callable[[Job], T]) -> list[T]:
+    """Do `work` once for each of `jobs`: a rank that is free takes the next one. Every rank returns all results, in the
+    jobs' order; or, once one has failed and the others have ended what they do, raises its error as `each` does.
+    """
+    if ranks.world_size == 1:
+        return [work(job) for job in jobs]
+    counter = _counter(ranks)
+
+    def share() -> dict[int, T]:
+        done = {}
+        try:
+            while (number := counter.add("next", 1) - 1) < len(jobs):
+                done[number] = work(jobs[number])
+        except BaseException:
+            counter.add("next", len(jobs))  # nobody begins another one
+            raise
+        return done
+
+    results = {number: result for done in everyone(ranks, share) for number, result in done.items()}
+    return [results[number] for number in range(len(jobs))]
+
+
+def _counter(ranks: Ranks) -> dist.TCPStore:
+    """Numbers that all ranks add to, kept by the first one."""
+    address, kept = meeting_address(), []
+
+    def keep() -> int:
+        kept.append(dist.TCPStore(address, 0, is_master=True, wait_for_workers=False))
+        return kept[0].port
+
+    port = first(ranks, keep)
+    return each(ranks, lambda: kept[0] if kept else dist.TCPStore(address, port, is_master=False))
 
 
 def _attempt(work: Callable[[], T]) -> tuple[list[T | None], Exception | None]:

@@ -1,6 +1,7 @@
 """What a person sees while a stage trains: a live bar on a terminal, one line per epoch elsewhere. Rank 0 only."""
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
@@ -76,13 +77,19 @@ class WorkProgress(_Live):
         columns = [BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()]
         super().__init__([*columns, TextColumn("{task.description}")], visible)
         self.task = self.bar.add_task("")
+        self.began = time.monotonic()
 
     def step(self, what: str, done: int, total: int) -> None:
-        """Say what is done now; with a `total`, that `done` of its pieces are."""
+        """Say what is done now; with a `total`, that `done` of its pieces are, since a step without."""
+        if not total:
+            self.began = time.monotonic()
         if self.live:
             self.bar.update(self.task, description=what, completed=done, total=total or None)
-        elif not total or done in (1, total) or done % WORK_EVERY == 0:
-            self.console.print(f"{what}  {done}/{total}" if total else what)
+        elif not total:
+            self.console.print(what)
+        elif done in (1, total) or done % WORK_EVERY == 0:
+            left = (time.monotonic() - self.began) * (total - done) / done
+            self.console.print(f"{what}  {done}/{total}, {clock(left)} left")
 
 
 def clock(seconds: float) -> str:

@@ -9,7 +9,6 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from threadpoolctl import threadpool_limits
 
 from privatenet.distributed.place import (
     Place,
@@ -21,6 +20,7 @@ from privatenet.distributed.place import (
     requested_threads,
     withdraw,
 )
+from privatenet.distributed.threads import set_threads
 
 STEP_TIMEOUT = timedelta(minutes=15)
 """How long a rank waits for another in a collective call of training."""
@@ -51,6 +51,11 @@ class Ranks:
         return self.rank == 0
 
     @property
+    def with_first(self) -> bool:
+        """Whether the first rank is on this machine."""
+        return self.rank == self.local_rank
+
+    @property
     def first_here(self) -> bool:
         """Whether this is the first rank on its machine: the one that does what each machine needs once."""
         return self.local_rank == 0
@@ -78,8 +83,7 @@ def join(place: Place | None = None) -> Ranks:
     else:
         share = max(1, num_cores() // local_world_size)
         threads = (place.threads if place else 0) or requested_threads() or share
-        torch.set_num_threads(threads)
-        threadpool_limits(threads)  # of NumPy's and scikit-learn's libraries
+        set_threads(threads)
         _keep_memory()
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # what DeepSpeed would find out, with a warning
     if not dist.is_initialized():

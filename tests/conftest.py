@@ -34,6 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="takes minutes, and programs of a cluster: pytest -m recipes"))
 
 
+@pytest.fixture(autouse=True)
+def one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An audit within a test is done by the test's own process, whose output is at hand, unless it asks for ranks."""
+    monkeypatch.setattr("privatenet.launch.commands.audit.usual_ranks", lambda: 1)
+
+
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eighty training and forty test faces in shards of sixteen."""

@@ -250,6 +250,23 @@ def fail_on(ranks: Ranks, verb: str, failing: int) -> str:
         return f"{type(error).__name__}: {error}"
 
 
+def share_jobs(ranks: Ranks, count: int, failing: int = -1) -> tuple[object, list[int]]:
+    """What each rank gets for jobs of which that number fails, the first one being long, and those that it did."""
+    done = []
+
+    def work(job: int) -> int:
+        done.append(job)
+        if job == failing:
+            raise ConfigError(f"job {job}")
+        time.sleep(1.0 if job == 0 else 0.05)
+        return job**2
+
+    try:
+        return agree.shared(ranks, range(count), work), done
+    except Exception as error:
+        return type(error).__name__, done
+
+
 def learn_by_each_objective(ranks: Ranks) -> dict[str, Any]:
     """For every objective, gradients of a layer after two batches of sixteen pictures, of which each rank has its
     share; and those of its adversary by its own loss, where it has one. One label is unknown. Beside them that of the

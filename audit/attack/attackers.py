@@ -34,7 +34,7 @@ from privatenet.audit.attack.fitting import (
     squared_distances,
     train_grid,
 )
-from privatenet.audit.attack.samples import Representation
+from privatenet.audit.attack.representations import Representation
 from privatenet.models.adversary import ArmAdversary, upper_part
 from privatenet.models.arm import ArmHead
 

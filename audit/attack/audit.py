@@ -16,7 +16,7 @@ from privatenet.audit.attack.extract import NetworkExtractor, extract
 from privatenet.audit.attack.features import network_tap
 from privatenet.audit.attack.findings import Findings, Leak, NetworkFindings
 from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
-from privatenet.audit.attack.judging import judge_leaks
+from privatenet.audit.attack.judging import JudgedLeak, judge_leaks
 from privatenet.audit.attack.networks import AuditedNetwork, audited_networks
 from privatenet.audit.attack.protocol import describe_protocol, new_findings
 from privatenet.audit.attack.relative import above_floor, relative_leaks
@@ -67,25 +67,27 @@ def audit(
         people = people_of(faces, config.attributes, state["schema"]["target"], state["identity"]["fingerprint"])
         return certificate_rows(releases, people, config.confidence, CertifyConfig.draws)[0]
 
-    def judge() -> Findings:
-        progress("measures", 0, 0)
+    progress("measures", 0, 0)
+    judged = {role: judge_leaks(results, ranks) for role, results in attacked.items()}
+
+    def conclude() -> Findings:
         (split,) = training_split(faces)
         features = attacked[networks[0].role].fleet.features
         floors = target_label_floors(config, faces, split)
-        described = _judge_networks(networks, attacked, floors, config)
+        described = _describe_networks(networks, attacked, judged, floors, config)
         known = adversary_controls(config, source, faces, networks[0].network, features)
         return new_findings(
             faces,
             describe_protocol(config, faces, folds, precision(engine, ranks.device), ranks, time.monotonic() - began),
             [
-                replace(judged, certificates=certified(audited))
-                for judged, audited in zip(described, networks, strict=True)
+                replace(findings, certificates=certified(audited))
+                for findings, audited in zip(described, networks, strict=True)
             ],
             [*(floor.control for floor in floors.values()), *known],
             source.state["config"],
         )
 
-    return agree.first(ranks, judge)
+    return agree.first(ranks, conclude)
 
 
 def _attack_network(
@@ -100,18 +102,17 @@ def _attack_network(
     return attack(fleet, ranks, lambda what, done, total: progress(f"{audited.role}: {what}", done, total))
 
 
-def _judge_networks(
-    networks: list[AuditedNetwork],
-    attacked: dict[str, AttackResults],
-    floors: Mapping[str, Floor],
-    config: AuditConfig,
-) -> tuple[NetworkFindings, ...]:
+def _describe_networks(
+    networks: list[AuditedNetwork], attacked: Mapping[str, AttackResults], judged: Mapping[str, list[JudgedLeak]],
+    floors: Mapping[str, Floor], config: AuditConfig,
+) -> tuple[NetworkFindings, ...]:  # fmt: skip
     right = {attribute: floor.right for attribute, floor in floors.items()}
-    judged = {role: above_floor(judge_leaks(results), right, config) for role, results in attacked.items()}
-    if "unprotected" in judged:
-        judged["audited"] = relative_leaks(judged["audited"], judged["unprotected"], right, config)
+    leaks = {role: above_floor(each, right, config) for role, each in judged.items()}
+    if "unprotected" in leaks:
+        leaks["audited"] = relative_leaks(leaks["audited"], leaks["unprotected"], right, config)
     return tuple(
-        _describe(audited, attacked[audited.role].fleet, [j.leak for j in judged[audited.role]]) for audited in networks
+        _describe(audited, attacked[audited.role].fleet, [each.leak for each in leaks[audited.role]])
+        for audited in networks
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.attack.features import SEVERAL
-from privatenet.audit.attack.samples import KINDS
+from privatenet.audit.attack.representations import KINDS
 from privatenet.audit.errors import AuditError
 from privatenet.audit.settings import FACES, REFERENCES, AuditConfig
 from privatenet.data_shards.sources.schema import Schema

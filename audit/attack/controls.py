@@ -11,10 +11,10 @@ from privatenet.audit.attack.findings import Control, Estimate
 from privatenet.audit.attack.intervals import Numbers, Resamples, recorded_accuracy, share
 from privatenet.audit.attack.measures import balanced_accuracy
 from privatenet.audit.attack.networks import adversaries_on, known_adversaries
+from privatenet.audit.attack.representations import features_of
 from privatenet.audit.attack.samples import (
     AttackSplit,
     LabelledFaces,
-    features_of,
     judged_rows,
     labelled_split,
     labels_of,

@@ -13,7 +13,8 @@ from torch import nn
 
 from privatenet.audit.attack.features import Array
 from privatenet.audit.attack.measures import calibrate
-from privatenet.audit.attack.samples import Labels, Representation
+from privatenet.audit.attack.representations import Representation
+from privatenet.audit.attack.samples import Labels
 from privatenet.audit.attack.together import Member, Recipe, train_together
 from privatenet.data_shards.reading.plan import Rows
 from privatenet.models.network import Network

@@ -1,45 +1,38 @@
 """The fleet: every attacker on every representation of every tap, after every private attribute.
 
-Ranks share these attacks, and what they computed travels to the first one: it alone writes answers down and reads those
-that were there, so that an interrupted audit goes on with what is missing.
+Ranks share these attacks: each that is free takes the next one. Answers are written down at once on the first rank's
+machine, and read there, so that an interrupted audit goes on with what is missing. An attack has one thread: its
+problems are small, and more threads make most of them slower.
 """
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import torch
 
-from privatenet.audit.attack import attackers, fitting, measures, samples, together
+from privatenet.audit.attack import attackers, fitting, measures, representations, samples, together
 from privatenet.audit.attack.answers import Stored, code_digest, library_versions, read, write
 from privatenet.audit.attack.attackers import ATTACKERS, FineTuned
 from privatenet.audit.attack.features import Features, releases_of
 from privatenet.audit.attack.fitting import Answers, AttackContext
-from privatenet.audit.attack.samples import (
-    KINDS,
-    AttackLabels,
-    AttackSplit,
-    Folds,
-    LabelledFaces,
-    Representation,
-    form_of,
-    labelled_split,
-    representations,
-)
+from privatenet.audit.attack.representations import KINDS, REDUCED, Representation, form_of, represent
+from privatenet.audit.attack.samples import AttackLabels, AttackSplit, Folds, LabelledFaces, labelled_split
 from privatenet.audit.settings import FRESH, TRAINING, AuditConfig
 from privatenet.distributed import agree
 from privatenet.distributed.config import digest
 from privatenet.distributed.ranks import Ranks
+from privatenet.distributed.threads import one_thread
 from privatenet.models import adversary, arm
 from privatenet.models.channel import CENTRE
 from privatenet.models.network import Network
 
-CODE = (attackers, fitting, measures, together, samples, adversary, arm)
+CODE = (attackers, fitting, measures, together, samples, representations, adversary, arm)
 """What attackers are made of: a change in one of these files, or in an attacker's own, has its attacks run again."""
 
 NOTES = {"numbers", "note", "seconds"}
@@ -133,10 +126,12 @@ class Fleet:
         """How often a unit is fitted: on fresh faces once, as every fold is fitted anew."""
         return 1 if unit.faces == FRESH else self.config.seeds
 
-    def representations(self, unit: Unit) -> Iterator[Representation]:
-        """Those of the unit's tap, by the samples of its fold; principal components are kept beside the features."""
+    def represent(self, unit: Unit) -> Representation:
+        """What the unit looks at, by the samples of its fold; principal components are kept beside the features."""
         kept = self.features.folder / "components"
-        return representations(self.features, unit.tap, self.split(unit), self.config.components, 0, kept)
+        return represent(
+            self.features, unit.tap, self.split(unit), unit.representation, self.config.components, kept=kept
+        )
 
     def context(self, unit: Unit, labels: AttackLabels, seeds: Sequence[int]) -> AttackContext:
         donor = self.donor(unit)
@@ -168,76 +163,49 @@ class Fleet:
 
 @dataclass(frozen=True)
 class AttackResults:
-    """A fleet's results, by unit in the fleet's order: all of them on the first rank, none on the others."""
+    """A fleet's results, by unit in the fleet's order."""
 
     fleet: Fleet
     results: list[Result]
 
 
 def attack(fleet: Fleet, ranks: Ranks, progress: Progress) -> AttackResults:
-    """Read the answers that are there and compute the others; all ranks call it together."""
-    results: dict[Unit, Result] = {}
+    """Read the answers that are there and compute the others; all ranks call it together, and all get the results."""
+    found = agree.first(ranks, lambda: {unit: result for unit in fleet.units() if (result := _read(fleet, unit))})
+    missing = [unit for unit in fleet.units() if unit not in found]
+    missing.sort(key=lambda unit: unit.faces == FRESH)  # short ones last, so that ranks end together
+    agree.each(ranks, lambda: _reduce(fleet, missing, ranks))
+    represent = lru_cache(maxsize=1)(fleet.represent)
 
-    def read_results() -> list[Unit]:
-        for unit in fleet.units():
-            if (result := _read(fleet, unit)) is not None:
-                results[unit] = result
-        return [unit for unit in fleet.units() if unit not in results]
-
-    def keep(computed: Sequence[Result]) -> None:
-        for result in computed:
+    def run(job: tuple[int, Unit]) -> tuple[Result, bool]:
+        number, unit = job
+        result = _run(fleet, unit, represent(replace(unit, attribute="", attacker="")))
+        if ranks.with_first:  # at once, for what an interruption must not lose
             _write(fleet, result)
-            results[result.unit] = result
+        progress(str(unit), number, len(missing))
+        return result, ranks.with_first
 
-    missing = agree.first(ranks, read_results)
-    share = dealt(missing, ranks.rank, ranks.world_size)
+    def keep() -> None:
+        for result, kept in computed:
+            if not kept:
+                _write(fleet, result)
 
-    def reduce_tap(tap: str) -> None:
-        """Write this rank's share of the principal components that this machine needs for `tap`."""
-        folds = {(unit.faces, unit.fold): unit for unit in missing if unit.tap == tap}
-        for unit in list(folds.values())[ranks.local_rank :: ranks.local_world_size]:
-            for _ in fleet.representations(unit):
-                pass
-
-    def attack_tap(tap: str) -> list[Result]:
-        """This rank's share of the attacks on `tap`."""
-        computed = []
-        for result in _run(fleet, tap, share):
-            if ranks.first:  # at once, for what an interruption must not lose
-                keep([result])
-            computed.append(result)
-            done = min((share.index(result.unit) + 1) * ranks.world_size, len(missing))
-            progress(str(result.unit), done, len(missing))
-        return computed
-
-    for tap in dict.fromkeys(unit.tap for unit in missing):
-        agree.each(ranks, partial(reduce_tap, tap))
-        _, *others = agree.everyone(ranks, partial(attack_tap, tap))
-        agree.first(ranks, partial(keep, [result for computed in others for result in computed]))
-    return AttackResults(fleet, [results[unit] for unit in fleet.units() if unit in results])
+    with one_thread():
+        computed = agree.shared(ranks, list(enumerate(missing, 1)), run)
+    agree.first(ranks, keep)
+    results = found | {result.unit: result for result, _ in computed}
+    return AttackResults(fleet, [results[unit] for unit in fleet.units()])
 
 
-def dealt(units: Sequence[Unit], rank: int, world_size: int) -> list[Unit]:
-    """A rank's share of `units`, in their order: of alike attacks, which take as long, each rank has as many."""
-    alike = sorted(units, key=lambda unit: (unit.tap, unit.attacker, unit.representation))
-    share = set(alike[rank::world_size])
-    return [unit for unit in units if unit in share]
+def _reduce(fleet: Fleet, units: Sequence[Unit], ranks: Ranks) -> None:
+    """Write this rank's share of the principal components that its machine needs for `units`."""
+    reduced = [unit for unit in units if unit.representation in REDUCED]
+    files = {(unit.tap, unit.faces, unit.fold, unit.representation == "channels"): unit for unit in reduced}
+    for unit in list(files.values())[ranks.local_rank :: ranks.local_world_size]:
+        fleet.represent(unit)
 
 
-def _run(fleet: Fleet, tap: str, units: Sequence[Unit]) -> Iterator[Result]:
-    """Run those of `units` that attack `tap`, each of its representations being computed once for each fold."""
-    folds: dict[tuple[str, int], list[Unit]] = {}
-    for unit in units:
-        if unit.tap == tap:
-            folds.setdefault((unit.faces, unit.fold), []).append(unit)
-    for fold in folds.values():
-        for representation in fleet.representations(fold[0]):
-            for unit in fold:
-                if unit.representation == representation.kind:
-                    yield _run_unit(fleet, unit, representation)
-
-
-def _run_unit(fleet: Fleet, unit: Unit, representation: Representation) -> Result:
+def _run(fleet: Fleet, unit: Unit, representation: Representation) -> Result:
     split = fleet.split(unit)
     subset, labels = labelled_split(split, fleet.faces, unit.attribute)
     known = representation.of(subset, split)

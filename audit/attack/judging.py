@@ -1,9 +1,9 @@
 """What a fleet's answers come to: the best attacker on every tap and attribute, its measures."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +28,14 @@ from privatenet.audit.attack.samples import (
     AttackSplit,
     LabelledFaces,
     Labels,
-    Representation,
     labelled_split,
     people_in,
 )
 from privatenet.audit.people import Indices
 from privatenet.data_shards.reading.plan import Rows
+from privatenet.distributed import agree
+from privatenet.distributed.ranks import Ranks
+from privatenet.distributed.threads import one_thread
 
 BEST_OF_EACH_FOLD = "best of each fold"
 """An attack's name where folds of fresh faces have different best attackers."""
@@ -48,19 +50,20 @@ class JudgedLeak:
     people: Indices
 
 
-def judge_leaks(attacked: AttackResults, with_code: bool = True) -> list[JudgedLeak]:
+def judge_leaks(attacked: AttackResults, ranks: Ranks, with_code: bool = True) -> list[JudgedLeak]:
     """Every leak of one network, that of the predicted label where logits are attacked; without the code length, which
-    costs four more fits each, unless `with_code`."""
-    fleet, leaks = attacked.fleet, []
+    costs four more fits each, unless `with_code`. All ranks call it together, share the leaks, and get all."""
+    fleet = attacked.fleet
     every = [*attacked.results, *(label_results(fleet) if LOGITS in fleet.features.shapes else ())]
     taps = list(dict.fromkeys(result.unit.tap for result in every))
-    for tap in taps:
-        by_kind = cache(partial(_representations, fleet))
-        for attribute in fleet.config.attributes:
-            results = [r for r in every if (r.unit.tap, r.unit.attribute) == (tap, attribute)]
-            bounds = len(SIGNS) * len(taps) * len(fleet.folds)
-            leaks.append(_judge_leak(results, fleet, bounds, by_kind if with_code and tap != LABEL else None))
-    return leaks
+    bounds = len(SIGNS) * len(taps) * len(fleet.folds)
+
+    def judge(place: tuple[str, str]) -> JudgedLeak:
+        results = [result for result in every if (result.unit.tap, result.unit.attribute) == place]
+        return _judge_leak(results, fleet, ranks, bounds, with_code and place[0] != LABEL)
+
+    with one_thread():
+        return agree.shared(ranks, list(product(taps, fleet.config.attributes)), judge)
 
 
 def log_probabilities(result: Result, labels: AttackLabels, num_classes: int) -> Iterator[tuple[Numbers, Numbers]]:
@@ -72,17 +75,8 @@ def log_probabilities(result: Result, labels: AttackLabels, num_classes: int) ->
         yield probabilities(tuning, calibration, frequencies), probabilities(testing, calibration, frequencies)
 
 
-def _representations(fleet: Fleet, tap: str, faces: str) -> Mapping[str, Representation]:
-    """Those of a tap by their kind, by the samples of the first fold."""
-    unit = next(unit for unit in fleet.units() if (unit.tap, unit.faces, unit.fold) == (tap, faces, 0))
-    return {representation.kind: representation for representation in fleet.representations(unit)}
-
-
-def _judge_leak(
-    results: list[Result], fleet: Fleet, bounds: int,
-    representations: Callable[[str, str], Mapping[str, Representation]] | None,
-) -> JudgedLeak:  # fmt: skip
-    """The leak of one tap and attribute; with a code length where its tap's `representations` are there to ask for."""
+def _judge_leak(results: list[Result], fleet: Fleet, ranks: Ranks, bounds: int, with_code: bool) -> JudgedLeak:
+    """The leak of one tap and attribute."""
     config, unit = fleet.config, results[0].unit
     attribute = fleet.faces.schema.attribute(unit.attribute)
     trials = {faces: _Trial.of(splits, fleet.faces, unit.attribute) for faces, splits in fleet.folds.items()}
@@ -99,10 +93,7 @@ def _judge_leak(
     attacks = tuple(attack for attack, _ in judged)
     best = max(chosen(attacks).values(), key=lambda place: attacks[place].excess.value)
     winner = replace(winners[attacks[best].faces][0].result.unit, fold=0)
-    length = UNKNOWN
-    if representations:
-        known = partial(representations, winner.tap, winner.faces)
-        length = code_length(code_blocks(winner, fleet, known), config.confidence)
+    length = code_length(code_blocks(winner, fleet, ranks), config.confidence) if with_code else UNKNOWN
     counts = np.bincount(labels, minlength=len(attribute.classes))
     leak = Leak(
         tap=unit.tap,

@@ -6,7 +6,8 @@ from privatenet.audit.attack.features import LABEL, LOGITS
 from privatenet.audit.attack.fitting import Answers
 from privatenet.audit.attack.fleet import Fleet, Result, Unit
 from privatenet.audit.attack.measures import class_frequencies
-from privatenet.audit.attack.samples import features_of, labelled_split
+from privatenet.audit.attack.representations import features_of
+from privatenet.audit.attack.samples import labelled_split
 
 ATTACKER = "table"
 NOTE = "how often each class was seen with a predicted label"

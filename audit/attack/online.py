@@ -4,7 +4,6 @@ What the online code length is made of (see measures.py); the first sixteenth go
 """
 
 import sys
-from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -15,18 +14,17 @@ from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.attack.fleet import Fleet, Unit
 from privatenet.audit.attack.intervals import Numbers
 from privatenet.audit.attack.measures import calibrate, class_frequencies, probabilities
-from privatenet.audit.attack.samples import AttackLabels, Labels, Representation, labelled_split, persons_of
+from privatenet.audit.attack.representations import Representation
+from privatenet.audit.attack.samples import AttackLabels, Labels, labelled_split, persons_of
 from privatenet.audit.people import Indices
 from privatenet.data_shards.reading.plan import Rows
+from privatenet.distributed.ranks import Ranks
 
 
-def code_blocks(
-    unit: Unit, fleet: Fleet, representations: Callable[[], Mapping[str, Representation]]
-) -> list[tuple[Numbers, Labels, Indices]]:
+def code_blocks(unit: Unit, fleet: Fleet, ranks: Ranks) -> list[tuple[Numbers, Labels, Indices]]:
     """(log-probabilities [n, K], labels [n], persons [n]) of consecutive blocks of the fitting samples.
 
-    The answers are the unit's attacker's. Kept beside its others; `representations` gives those of its tap, by kind,
-    where they are needed.
+    The answers are the unit's attacker's, kept beside its others on the first rank's machine.
     """
     split = fleet.split(unit)
     subset, labels = labelled_split(split, fleet.faces, unit.attribute)
@@ -36,9 +34,10 @@ def code_blocks(
     path = fleet.file(unit, "code-", [measures, sys.modules[__name__]])
     stored = read(path)
     if stored is None:
-        known = representations()[unit.representation].of(subset, split)
+        known = fleet.represent(unit).of(subset, split)
         stored = Stored({"log_p": _online(unit, fleet, known, labels, order, ends)}, {})
-        write(path, stored)
+        if ranks.with_first:
+            write(path, stored)
     log_p = stored.arrays["log_p"]
     blocks = zip([0, *ends[:-1]], ends, strict=True)
     persons = persons_of(fleet.faces)[subset.fitting]

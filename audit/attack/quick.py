@@ -77,16 +77,17 @@ def quick_audit(
     donors = dict.fromkeys(product(FACES, config.attributes), Donor(one_by_one(network).cpu(), name))
     fleet = Fleet(taps, faces, folds, donors, config, ranks.device, folder / "answers" / features.key.folder)
     attacked = attack(fleet, ranks, lambda what, done, total: None)
+    judged = judge_leaks(attacked, ranks, with_code=False)
 
-    def judge() -> QuickFindings:
+    def conclude() -> QuickFindings:
         (split,) = training_split(faces, validation=True)
         floors = target_label_floors(config, faces, split)
         right = {attribute: floor.right for attribute, floor in floors.items()}
-        leaks = above_floor(judge_leaks(attacked, with_code=False), right, config)
+        leaks = above_floor(judged, right, config)
         rows, logits = judged_rows(faces, validation=True), features.array("train", LOGITS)
         return QuickFindings(
             utility(logits[rows][:, None], faces, rows, config.confidence)[0],
-            tuple(judged.leak for judged in leaks),
+            tuple(each.leak for each in leaks),
         )
 
-    return agree.first(ranks, judge)
+    return agree.first(ranks, conclude)

@@ -1,4 +1,4 @@
-"""What attackers learn from and are judged on, and the representations of a tap that they look at.
+"""The samples that attackers learn from and are judged on.
 
 On *training* faces attackers learn from one half of the training split (*fitting*), tune and are selected on the other
 (*tuning*), and are judged on the test split (*testing*), whose labels they never get. A network may hide on the faces
@@ -11,38 +11,25 @@ it. Rows are counted through all faces: first the training split, then the test 
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.decomposition import PCA
 
-from privatenet.audit.attack.answers import Stored, library_versions, read, write
-from privatenet.audit.attack.features import Array, Features
 from privatenet.audit.errors import AuditError
 from privatenet.audit.people import Indices, number_people, persons_or_unknown
 from privatenet.audit.settings import FACES, TRAINING, AuditConfig
-from privatenet.data_shards.files import make_once
 from privatenet.data_shards.reading.plan import Rows, validation_mask
 from privatenet.data_shards.sources.schema import Schema
 from privatenet.distributed.config import digest
 from privatenet.distributed.ranks import Ranks
-from privatenet.models.channel import CENTRE
 
 SALT = "attackers/"
 LEAST_SAMPLES = 20
 PURPOSES = ("fitting", "tuning", "testing")
-KINDS = {
-    "vector": ("vector", "raw", "whitened", "centres"),
-    "tokens": ("raw", "whitened", "channels"),
-    "map": ("map", "raw", "whitened", "channels"),
-}
-"""The representations of a tap that is a vector [C], tokens [T, C] or a map [C, h, w]; `centres` are those of noisy
-releases only."""
 
 Labels = npt.NDArray[np.int64]
 
@@ -113,37 +100,6 @@ class AttackLabels:
     testing: Labels
 
 
-@dataclass(frozen=True)
-class Representation:
-    """A way of looking at a tap: `kind` is map, vector, raw, whitened, channels or centres; `note` says how.
-
-    `sigma` is the standard deviation of the noise that tuning and testing samples have and fitting samples have not.
-    """
-
-    kind: str
-    fitting: Array
-    tuning: Array
-    testing: Array
-    note: str
-    sigma: float = 0.0
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one picture's features."""
-        return self.fitting.shape[1:]
-
-    def of(self, subset: AttackSplit, split: AttackSplit) -> "Representation":
-        """Only the samples of `subset`, which are some of those of `split` that this representation holds."""
-        return Representation(
-            self.kind,
-            self.fitting[np.searchsorted(split.fitting, subset.fitting)],
-            self.tuning[np.searchsorted(split.tuning, subset.tuning)],
-            self.testing[np.searchsorted(split.testing, subset.testing)],
-            self.note,
-            self.sigma,
-        )
-
-
 def attack_folds(config: AuditConfig, faces: LabelledFaces, validation: bool = False) -> Folds:
     """For every kind of faces in `config` the splits that attackers learn from and are judged on: one, or one a fold.
 
@@ -207,55 +163,6 @@ def labelled_split(split: AttackSplit, faces: LabelledFaces, attribute: str) -> 
     return AttackSplit(**rows), AttackLabels(**{purpose: labels[chosen] for purpose, chosen in rows.items()})
 
 
-def features_of(features: Features, tap: str, rows: Rows) -> Array:
-    """The features of `rows` of all faces, which are in order; of no split that has none of them is a file read."""
-    train = features.array("train", tap)
-    own, others = rows[rows < len(train)], rows[rows >= len(train)] - len(train)
-    if not len(others):
-        return train[own]
-    return np.concatenate([train[own], features.array("test", tap)[others]])
-
-
-def representations(
-    features: Features, tap: str, split: AttackSplit, components: int, seed: int, kept: Path | None = None
-) -> Iterator[Representation]:
-    """A tap as it is (map or vector), raw, whitened and, of maps and tokens, by its channels' means, whitened.
-
-    *Raw* keeps the directions' relative variances, under one common factor; *whitened* scales every principal
-    component to variance 1, so that what hides in directions of low variance is as loud as the rest. Taps of more than
-    `components` numbers are reduced to that many principal components, by a randomised decomposition of the fitting
-    samples (Halko, Martinsson and Tropp, 2011). Of noisy releases there are the fitting samples' *centres*, too: who
-    makes releases of own faces knows them without noise. Components are written to the folder `kept` and read from
-    there.
-    """
-    fitting, tuning, testing = (features_of(features, tap, r) for r in (split.fitting, split.tuning, split.testing))
-    arrays = fitting, tuning, testing
-    shape = features.shapes[tap]
-    form = form_of(shape)
-    if form in KINDS[form]:
-        yield Representation(form, *arrays, f"the {'x'.join(map(str, shape))} numbers as they are")
-    flat = tuple(array.reshape(len(array), -1) for array in arrays)
-    identity = [tap, split.sha256, components, seed, library_versions()]
-
-    def principal(name: str, arrays: tuple[Array, ...]) -> _Principal:
-        path = kept / f"{tap}-{name}-{digest(identity)[:12]}.npz" if kept else None
-        return _principal(arrays, components, seed, path)
-
-    yield from _scaled(("raw", "whitened"), principal("numbers", flat), "")
-    if form == "vector" and (sigma := features.sigma(tap)):
-        centres = features_of(features, CENTRE, split.fitting)
-        note = f"fitting pictures before noise, others as sent; the noise is {sigma:.3g}"
-        yield Representation("centres", centres, flat[1], flat[2], note, sigma)
-    if form != "vector":
-        means = tuple(array.mean(axis=(2, 3) if form == "map" else 1) for array in arrays)
-        yield from _scaled(("channels",), principal("channels", means), f"the {means[0].shape[1]} channels' means, ")
-
-
-def form_of(shape: Sequence[int]) -> str:
-    """The form of a tap with features of this shape for one picture: one of `KINDS`."""
-    return list(KINDS)[len(shape) - 1]
-
-
 def _fresh_splits(faces: LabelledFaces, config: AuditConfig, validation: bool) -> tuple[AttackSplit, ...]:
     """The judged rows cut into folds; to learn from for each, three quarters of the others, one quarter to tune on."""
     names, target = [*faces.train.names, *faces.test.names], _target(faces)
@@ -297,55 +204,3 @@ def _check_samples(splits: Sequence[AttackSplit], kind: str, faces: LabelledFace
                 raise AuditError(f"{attribute}: all {len(group)} samples {what} are {only!r}: nothing to tell apart")
     if not all(len(one.testing) for one in labels):
         raise AuditError(f"{attribute}: too few people or samples for {len(splits)} folds of {kind} faces")
-
-
-@dataclass(frozen=True)
-class _Principal:
-    """Fitting, tuning and testing samples in principal components [N, count] of the fitting samples' `numbers`, and the
-    share of the variance that these hold."""
-
-    arrays: tuple[Array, Array, Array]
-    numbers: int
-    share: float
-
-
-def _principal(arrays: tuple[Array, ...], components: int, seed: int, path: Path | None) -> _Principal:
-    """The principal components that `path` holds, or else computed and written there, by one of all that want them."""
-    numbers = arrays[0].shape[1]
-
-    def compute() -> Stored:
-        count = min(components, numbers, max(2, len(arrays[0]) // 2))
-        solver = "randomized" if count < numbers else "full"
-        pca = PCA(count, svd_solver=solver, random_state=seed).fit(arrays[0])
-        rotated = (pca.transform(array).astype(np.float32) for array in arrays)
-        share = float(pca.explained_variance_ratio_.sum())
-        return Stored(dict(zip(PURPOSES, rotated, strict=True)), {"share": share})
-
-    if path:
-        make_once(path, lambda: write(path, compute()))
-    stored = read(path) if path else None
-    if stored is None:
-        stored = compute()
-        if path:
-            write(path, stored)
-    fitting, tuning, testing = (stored.arrays[purpose] for purpose in PURPOSES)
-    return _Principal((fitting, tuning, testing), numbers, stored.notes["share"])
-
-
-def _scaled(kinds: tuple[str, ...], principal: _Principal, prefix: str) -> Iterator[Representation]:
-    deviations = principal.arrays[0].std(axis=0)
-    count, numbers = len(deviations), principal.numbers
-    note = prefix + (
-        f"{count} principal components of {numbers:,} numbers ({100 * principal.share:.1f} % of the variance)"
-        if count < numbers
-        else f"all {numbers} numbers"
-    )
-    for kind in kinds:
-        # A direction that never varies tells nothing; dividing by its rounding error would only make noise loud.
-        common = np.sqrt(np.mean(deviations**2))
-        varying = deviations > 1e-6 * deviations.max()
-        scale: Array = (
-            np.where(varying, deviations, np.inf) if kind != "raw" else np.full_like(deviations, common or 1.0)
-        )
-        scaled = [array / scale for array in principal.arrays]
-        yield Representation(kind, scaled[0], scaled[1], scaled[2], note)

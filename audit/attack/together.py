@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from privatenet.audit.attack.features import Array
-from privatenet.audit.attack.samples import Labels, Representation
+from privatenet.audit.attack.representations import Representation
+from privatenet.audit.attack.samples import Labels
 from privatenet.distributed.chance import seeded
 
 BATCH_SIZE = 256

@@ -22,7 +22,8 @@ from privatenet.audit.attack.fleet import AttackResults, Fleet, Progress, attack
 from privatenet.audit.attack.judging import judge_leaks
 from privatenet.audit.attack.protocol import describe_protocol, new_findings
 from privatenet.audit.attack.relative import above_floor
-from privatenet.audit.attack.samples import KINDS, Folds, LabelledFaces, attack_folds, form_of, training_split
+from privatenet.audit.attack.representations import KINDS, form_of
+from privatenet.audit.attack.samples import Folds, LabelledFaces, attack_folds, training_split
 from privatenet.audit.attack.utility import network_utility
 from privatenet.audit.certificate.network import people_of
 from privatenet.audit.certificate.rows import CertificateRow, Release, certificate_rows
@@ -153,19 +154,21 @@ def _audit(
         role: _attack(role, each, config, faces, folds, ranks, root, progress) for role, each in subjects.items()
     }
 
-    def judge() -> Findings:
-        progress("measures", 0, 0)
+    progress("measures", 0, 0)
+    judged = {role: judge_leaks(results, ranks) for role, results in attacked.items()}
+
+    def conclude() -> Findings:
         (split,) = training_split(faces)
         floors = target_label_floors(config, faces, split)
         right = {attribute: floor.right for attribute, floor in floors.items()}
         networks = []
         for role, results in attacked.items():
-            leaks = above_floor(judge_leaks(results), right, config)
+            leaks = above_floor(judged[role], right, config)
             networks.append(_describe(role, subjects[role], results.fleet, tuple(leak.leak for leak in leaks)))
         protocol = describe_protocol(config, faces, folds, "fp32", ranks, time.monotonic() - began)
         return new_findings(faces, protocol, networks, [floor.control for floor in floors.values()], settings)
 
-    return agree.first(ranks, judge)
+    return agree.first(ranks, conclude)
 
 
 def _attack(

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from privatenet.audit.attack.features import ANSWERS, LABEL, LOGITS, releases_of
-from privatenet.audit.attack.samples import KINDS
+from privatenet.audit.attack.representations import KINDS
 from privatenet.audit.errors import AuditError
 from privatenet.models.channel import CENTRE
 

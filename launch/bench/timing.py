@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from privatenet.distributed import agree
 from privatenet.distributed.ranks import Ranks
+from privatenet.distributed.threads import one_thread
 from privatenet.launch.bench.figures import Figure
 
 LEAST_S = 0.5
@@ -66,15 +66,13 @@ def one_core() -> Iterator[None]:
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
-    cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
-    torch.set_num_threads(1)
     try:
-        with threadpool_limits(1):
+        with one_thread():
             yield
     finally:
         os.sched_setaffinity(0, cores)
-        torch.set_num_threads(threads)
 
 
 def forget_peak(device: torch.device) -> None:

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
 import yaml
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
@@ -25,7 +27,7 @@ from privatenet.distributed.config import TrackingConfig
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.held import held
-from privatenet.distributed.place import launched
+from privatenet.distributed.place import launched, num_cores
 from privatenet.distributed.progress import WorkProgress
 from privatenet.distributed.ranks import join, leave
 from privatenet.launch.commands.subject import choose_subject, load_source
@@ -33,6 +35,11 @@ from privatenet.launch.exits import LEAKS
 from privatenet.launch.launcher import launch, run_on_ranks
 
 REPORT = "report"
+
+RANK_BYTES = 3 * 2**30
+"""What a rank of an audit may come to need: itself, and some thousand samples of a large tap."""
+MOST_RANKS = 16
+"""More of them on one machine were not tried."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,6 +54,7 @@ def parser() -> ArgumentParser:
         "private attribute can be read at each tap. Leaves a page, tables, figures and a model card. An interrupted "
         "audit goes on where it was, and what one audit computed the next one finds.",
         "Folder or URL of the data set; empty: where it was trained, without the name and password of a URL.",
+        usual_ranks(),
         "On several machines: deepspeed --hostfile H --module privatenet.launch.commands.audit CHECKPOINT ...",
     )
     built.add_class_arguments(ForeignConfig, as_group=False)
@@ -71,9 +79,9 @@ def parser() -> ArgumentParser:
     return built
 
 
-def network_parser(command: str, description: str, shards: str, epilog: str = "") -> ArgumentParser:
+def network_parser(command: str, description: str, shards: str, ranks: int, epilog: str = "") -> ArgumentParser:
     """A parser for a command on a trained network, with what all of them ask: which network, settings, data set (with
-    `shards` as its help), and ranks."""
+    `shards` as its help), and ranks, as many as `ranks` unless they are named."""
     built = ArgumentParser(
         prog=f"privatenet {command}", description=description, epilog=epilog, exit_on_error=False, allow_abbrev=False
     )
@@ -84,8 +92,14 @@ def network_parser(command: str, description: str, shards: str, epilog: str = ""
         built.add_argument("checkpoint", help=help_text)
     built.add_argument("--config", action="config", help="YAML file of settings; later flags override it.")
     built.add_argument("--shards", default=Uri(), type=Uri, help=shards)
-    built.add_argument("--ranks", default=1, type=PositiveInt, help="Processes that share the work; one per GPU, say.")
+    built.add_argument("--ranks", default=ranks, type=PositiveInt, help="Processes that share the work.")
     return built
+
+
+def usual_ranks() -> int:
+    """One per GPU; without any one per core, as an attack has one thread, where there is memory for as many."""
+    room = psutil.virtual_memory().available // RANK_BYTES
+    return torch.cuda.device_count() or max(1, min(num_cores(), room, MOST_RANKS))
 
 
 def _main(argv: list[str]) -> int:

@@ -236,6 +236,16 @@ def test_an_error_of_one_rank_is_everyones_and_names_rank_and_machine(verb: str)
         assert on_ranks(2, cases.fail_on, verb, 1) == [theirs, "ConfigError: engine.clip is -1"]
 
 
+def test_a_rank_that_is_free_takes_the_next_job() -> None:
+    (first, jobs), (second, others) = on_ranks(2, cases.share_jobs, 8)
+    assert first == second == [job**2 for job in range(8)]
+    assert sorted(jobs + others) == list(range(8))
+    assert min(len(jobs), len(others)) == 1, "who had the long job did others, too"
+    outcomes = on_ranks(2, cases.share_jobs, 40, 3)
+    assert [outcome for outcome, _ in outcomes] == ["ConfigError"] * 2
+    assert sum(len(done) for _, done in outcomes) < 8, "jobs were begun after one had failed"
+
+
 def test_results_of_ranks_reach_all_of_them() -> None:
     assert on_ranks(2, cases.fail_on, "everyone", -1) == ["got [0, 1]"] * 2
     assert on_ranks(2, cases.fail_on, "each", -1) == ["got 0", "got 1"]

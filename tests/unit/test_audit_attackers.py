@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,16 @@ import torch
 from scipy.stats import norm
 from torch import nn
 
-from privatenet.audit.attack import answers, fleet, samples
+from privatenet.audit.attack import answers, fleet, representations
 from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.attack.features import Features, Key
 from privatenet.audit.attack.fitting import AttackContext
-from privatenet.audit.attack.fleet import Donor, Fleet, Result, Unit, dealt
+from privatenet.audit.attack.fleet import Donor, Fleet, Result, Unit
 from privatenet.audit.attack.intervals import Numbers, Resamples
 from privatenet.audit.attack.judging import log_probabilities
 from privatenet.audit.attack.measures import Judgement, judge
-from privatenet.audit.attack.samples import KINDS, AttackLabels, AttackSplit, Representation, representations
+from privatenet.audit.attack.representations import KINDS, Representation, represent
+from privatenet.audit.attack.samples import AttackLabels, AttackSplit
 from privatenet.audit.attack.together import Member, Recipe, train_together
 from privatenet.audit.settings import AuditConfig
 from privatenet.models.channel import NO_CHANNEL
@@ -71,9 +71,10 @@ def attacked(
     classes = int(y.max()) + 1
     context = AttackContext(labels.fitting, labels.tuning, classes, "tap", donor(), (0,), CPU)
     out = {}
-    for representation in representations(features, "tap", split, 512, seed=0):  # type: ignore[arg-type]
+    for kind in set(kinds) - {"centres"}:
+        representation = represent(features, "tap", split, kind, 512)  # type: ignore[arg-type]
         for name in attackers:
-            if representation.kind in ATTACKERS[name].kinds and representation.kind in kinds:
+            if kind in ATTACKERS[name].kinds:
                 unit = Unit("tap", "s", name, representation.kind)
                 result = Result(unit, ATTACKERS[name].attack(representation, context), 0, "", 0.0)
                 ((tuning, testing),) = log_probabilities(result, labels, classes)
@@ -184,8 +185,7 @@ def test_every_attacker_finds_a_plain_leak_in_a_map() -> None:
     split = AttackSplit(np.arange(600), np.arange(600, 1000), np.arange(1000, 1600))
     context = AttackContext(y[:600], y[600:1000], 2, "backbone", donor(), (0, 1), CPU)
     features: Any = InMemory(x[:1000], x[1000:])
-    by_kind = {r.kind: r for r in representations(features, "tap", split, 64, seed=0)}
-    assert tuple(by_kind) == KINDS["map"]
+    by_kind = {kind: represent(features, "tap", split, kind, 64) for kind in KINDS["map"]}
     assert "64 principal components of 2,048 numbers" in by_kind["raw"].note
     for attacker in ATTACKERS.values():
         for kind in set(attacker.kinds) & set(by_kind):
@@ -205,10 +205,10 @@ def test_principal_components_are_computed_again_or_are_those_of_other_samples(
     split = AttackSplit(np.arange(40), np.arange(40, 60), np.arange(60, 80))
 
     def looks(split: AttackSplit, kept: Path | None = tmp_path) -> list[Representation]:
-        return list(representations(features, "tap", split, 4, 0, kept))
+        return [represent(features, "tap", split, kind, 4, kept=kept) for kind in KINDS["map"]]
 
     first = looks(split)
-    monkeypatch.setattr(samples.PCA, "fit", None)
+    monkeypatch.setattr(representations.PCA, "fit", None)
     for before, after in zip(first, looks(split), strict=True):
         assert (after.kind, after.note) == (before.kind, before.note)
         assert np.array_equal(before.testing, after.testing)
@@ -344,15 +344,3 @@ def test_answers_that_were_not_written_here_are_not_read(
         path.write_bytes(path.read_bytes()[:200] if change == "half of it" else b"something else")
     assert answers.read(path) is None
     assert "is not the file that was written, computed again" in capsys.readouterr().err
-
-
-def test_one_rank_gets_all_slow_attacks() -> None:
-    attackers = ("logistic", "finetuned", "svm", "trees")
-    taps = ("layer3", "arm")
-    units = [Unit(tap, "age", name, "map", "fresh", fold) for tap in taps for fold in range(5) for name in attackers]
-    shares = [dealt(units, rank, 2) for rank in range(2)]
-    assert sorted(map(str, chain(*shares))) == sorted(map(str, units))
-    for share, tap, name in product(shares, taps, attackers):
-        assert sum((unit.tap, unit.attacker) == (tap, name) for unit in share) in (2, 3)
-        assert share == [unit for unit in units if unit in share]
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1

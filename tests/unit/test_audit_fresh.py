@@ -65,7 +65,7 @@ def leaks_of(
     shape = next(iter(arrays.values())).shape[1:]
     features = Features(Key("0", "0", "fp32", 8), folder, dict.fromkeys(taps, shape), channel)
     attacked = attack(fleet_of(features, faces, config), ALONE, lambda what, done, total: None)
-    return [judged.leak for judged in judge_leaks(attacked, with_code=False)]
+    return [judged.leak for judged in judge_leaks(attacked, ALONE, with_code=False)]
 
 
 def fleet_of(features: Features, faces: Any, config: AuditConfig) -> Fleet:
@@ -107,7 +107,7 @@ def test_no_test_label_chooses_an_attacker_that_it_judges(tmp_path: Path) -> Non
             for fold, split in enumerate(fleet.folds[FRESH]):
                 answers = Answers(guess[split.tuning][None], guess[split.testing][None])
                 results.append(Result(Unit("tap", "gender", str(number), "raw", FRESH, fold), answers, 1, "", 0))
-        (judged,) = judge_leaks(AttackResults(fleet, results), with_code=False)
+        (judged,) = judge_leaks(AttackResults(fleet, results), ALONE, with_code=False)
         accuracies.append(judged.leak.headline.accuracy.value)
     assert np.mean(accuracies) == pytest.approx(0.5, abs=0.012)
 

@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from privatenet.launch import launcher
+from privatenet.launch.commands import audit
+from privatenet.launch.commands.audit import usual_ranks
 from privatenet.launch.launcher import launch
 
 RANK = """
@@ -49,3 +52,15 @@ def test_a_rank_that_fails_ends_the_others_and_the_first_speaks_for_all(
     ends: str, code: int, module: str, tmp_path: Path
 ) -> None:
     assert launch(module, [str(tmp_path), ends, URL], 2) == code
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "gib", "ranks"), [(4, 64, 500, 4), (0, 2, 24, 2), (0, 8, 10, 3), (0, 1, 1, 1), (0, 128, 900, 16)]
+)
+def test_an_audit_takes_the_gpus_or_else_the_cores_that_there_is_memory_for(
+    gpus: int, cores: int, gib: int, ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr(audit, "num_cores", lambda: cores)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=gib * 2**30))
+    assert usual_ranks() == ranks
