@@ -25,7 +25,10 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told of it
 }
-IDLE_MUST_NOT_SPIN = {"OMP_WAIT_POLICY": "passive"}
+WORKERS = {
+    "OMP_WAIT_POLICY": "passive",  # idle threads must not spin
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # for a trial that was stopped to end: its process takes the next one
+}
 
 
 @contextmanager
@@ -36,7 +39,7 @@ def cluster(config: RayConfig) -> Iterator[None]:
     """
     _set_defaults(ENVIRONMENT)
     with tempfile.TemporaryDirectory(prefix="privatenet-wheel-") as folder:
-        runtime: dict[str, Any] = {"env_vars": IDLE_MUST_NOT_SPIN}
+        runtime: dict[str, Any] = {"env_vars": WORKERS}
         if config.wheel:
             runtime["py_modules"] = _unpacked(Path(config.wheel), Path(folder))
         options: dict[str, Any] = {"runtime_env": runtime, "log_to_driver": False, "logging_level": "CRITICAL"}

@@ -27,6 +27,11 @@ class Workers:
     gpus: float
 
     @property
+    def reusable(self) -> bool:
+        """Whether a process can take one trial after the other: it joins ranks once, as the engine remembers them."""
+        return self.count == 1
+
+    @property
     def reservation(self) -> tune.PlacementGroupFactory:
         """What Tune sets aside for a trial."""
         bundle = {"CPU": float(self.cpus)} | ({"GPU": self.gpus} if self.gpus else {})
@@ -50,7 +55,7 @@ def on_every_rank(work: Work, workers: Workers) -> None:
 
 def _start(work: Work, place: Place, workers: Workers, group: PlacementGroup) -> ray.ObjectRef:
     strategy = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=place.rank)
-    task = ray.remote(max_calls=1, max_retries=0)(_run)  # a process joins ranks once: the engine remembers them
+    task = ray.remote(max_calls=1, max_retries=0)(_run)  # see `Workers.reusable`
     task = task.options(num_cpus=workers.cpus, num_gpus=workers.gpus, scheduling_strategy=strategy)
     return task.remote(work, place)
 
@@ -60,4 +65,5 @@ def _run(work: Work, place: Place) -> None:
     try:
         work(ranks)
     finally:
-        leave()
+        if place.world_size > 1:
+            leave()  # a lone rank stays one: its process may take the next trial

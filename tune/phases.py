@@ -72,7 +72,7 @@ def run_phase(phase: Phase, sweep: SweepConfig, storage: Storage) -> list[TrialR
             tuner = tune.Tuner(
                 function,
                 param_space={"point": tune.grid_search(phase.points)} if phase.points else {},
-                tune_config=_tune_config(phase, total, at_once, sweep),
+                tune_config=_tune_config(phase, total, at_once, workers.reusable, sweep),
                 run_config=_run_config(phase, sweep.search, storage),
             )
         tuner.fit()
@@ -96,10 +96,11 @@ def _run_config(phase: Phase, search: SearchConfig, storage: Storage) -> tune.Ru
     )
 
 
-def _tune_config(phase: Phase, total: int, at_once: int, sweep: SweepConfig) -> tune.TuneConfig:
+def _tune_config(phase: Phase, total: int, at_once: int, reuse: bool, sweep: SweepConfig) -> tune.TuneConfig:
     return tune.TuneConfig(
         num_samples=1 if phase.points else total,
         max_concurrent_trials=at_once,
+        reuse_actors=reuse,
         search_alg=None if phase.points else _searcher(sweep.search, sweep.space, sweep.config),
         scheduler=_early_stopping(sweep.search, sweep.config) if phase.stop_early else None,
         trial_name_creator=_trial_name,

@@ -9,6 +9,7 @@ A trial works in a folder of its own, which is its checkpoint. Its ranks, all on
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -69,13 +70,21 @@ class TrialPlan:
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial: its `name` among the sweep's runs, the `folder` of its checkpoints, a `scratch` folder beside it."""
+    """One trial: its `name` among the sweep's runs, the `folder` of its checkpoints, a `scratch` folder beside it, and
+    when it was begun, or taken up again, by the clock of its machine."""
 
     name: str
     point: Point
     plan: TrialPlan
     folder: Path
     scratch: Path
+    began: float
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """Report to Tune, which goes on after this moment if the trial has to be taken up again."""
+        # Tune's own time counts on where a process has done other trials before.
+        seconds = time.monotonic() - self.began
+        tune.report({**metrics, "seconds": seconds}, checkpoint=tune.Checkpoint.from_directory(self.folder))
 
 
 def train_shared(parameters: Mapping[str, Any], plan: TrialPlan) -> None:
@@ -108,7 +117,7 @@ def base_name(backbone: str, config: Config) -> str:
 def _run(work: Callable[[Trial, Ranks], None], name: str, point: Point, plan: TrialPlan) -> None:
     """Do `work` on every rank, in the folder of the trial's last checkpoint or in an empty one."""
     with tempfile.TemporaryDirectory(prefix="privatenet-", ignore_cleanup_errors=True) as temporary:
-        trial = Trial(name, point, plan, Path(temporary) / "trial", Path(temporary) / "scratch")
+        trial = Trial(name, point, plan, Path(temporary) / "trial", Path(temporary) / "scratch", time.monotonic())
         if last := tune.get_checkpoint():
             last.to_directory(trial.folder)
         trial.folder.mkdir(exist_ok=True)
@@ -226,7 +235,7 @@ def _report_audit(trial: Trial, source: Checkpoint, config: Config, findings: Fi
     tracker.log(metrics, _best_epoch(source))
     tracker.artifacts(report)
     tracker.finish(source.hash, None, 0)
-    tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(trial.folder))
+    trial.report(metrics)
 
 
 def _finish(trial: Trial, final: Checkpoint, epoch: int, config: Config, faces: Faces, ranks: Ranks) -> None:
@@ -248,12 +257,8 @@ def _record(final: Checkpoint, config: Config, leaks: QuickFindings, metrics: Ma
 
 
 def _report(trial: Trial, ranks: Ranks, epoch: int, metrics: Mapping[str, float] | None = None) -> None:
-    """Report an epoch that is over to Tune; from now on the trial goes on after it."""
-
-    def report() -> None:
-        tune.report({"epoch": epoch, **(metrics or {})}, checkpoint=tune.Checkpoint.from_directory(trial.folder))
-
-    agree.first(ranks, report)
+    """Report an epoch that is over."""
+    agree.first(ranks, lambda: trial.report({"epoch": epoch, **(metrics or {})}))
 
 
 def _best_epoch(source: Checkpoint) -> int:

@@ -45,7 +45,7 @@ def row_of(trial: Any, result: Mapping[str, Any] | None = None) -> Row:
         int(metrics.get("epoch", 0)),
         float(metrics.get("test/utility", metrics.get("utility", math.nan))),
         float(metrics.get("test/leakage", metrics.get("leakage", math.nan))),
-        float(metrics.get("time_total_s", 0.0)),
+        float(metrics.get("seconds", 0.0)),
     )
 
 

@@ -380,10 +380,12 @@ def report_utility(parameters: Mapping[str, Any], plan: Reports) -> None:
     utility = plan.utility[parameters["point"]["lambda"]]
     for epoch in (1, 2):
         tune.report({"epoch": epoch, "utility": utility})
-    tune.report({"epoch": 2, "utility": utility, "validation/utility": utility})
+    tune.report({"epoch": 2, "utility": utility, "validation/utility": utility, "validation/process": os.getpid()})
 
 
-def test_trials_that_do_worse_than_others_are_stopped_early(two_nodes: str, wheel: Path, tmp_path: Path) -> None:
+def test_trials_share_a_process_and_those_that_do_worse_than_others_are_stopped_early(
+    two_nodes: str, wheel: Path, tmp_path: Path
+) -> None:
     """Trials of numbers only: how each of them trains is not for the scheduler."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     search = SearchConfig(algorithm="grid", goal="utility", stop_early=True, concurrent=1)
@@ -396,3 +398,4 @@ def test_trials_that_do_worse_than_others_are_stopped_early(two_nodes: str, whee
         results = run_phase(phase, sweep, storage_of(sweep))
     assert [result.failure for result in results] == ["", "", STOPPED]
     assert [result.finished for result in results] == [True, True, False]
+    assert len({result.metrics["validation/process"] for result in results[:2]}) == 1
