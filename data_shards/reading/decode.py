@@ -4,13 +4,14 @@ import os
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from privatenet.data_shards.errors import DataError
 from privatenet.data_shards.reading.ahead import ahead
 from privatenet.data_shards.reading.plan import Rows
-from privatenet.data_shards.shards.picture import PictureError, decode_into
+from privatenet.data_shards.shards.picture import PictureError, decode_plain, decode_stored
 from privatenet.data_shards.shards.split import Split
 
 _CHUNK = 256
@@ -21,23 +22,27 @@ def decode(split: Split, rows: Sequence[int] | Rows) -> Tensor:
     """Read and decode rows of a split: uint8 [B, 3, H, W], channels last. DataError names a picture that cannot be."""
     pixels = np.empty((len(rows), *split.image_size, 3), dtype=np.uint8)
     files: dict[int, int] = {}
+    places = zip(*(column[rows].tolist() for column in (split.shard, split.sizes, split.offsets)), strict=True)
     try:
-        for place, row in enumerate(rows):
-            shard = int(split.shard[row])
+        for number, (shard, size, offset) in enumerate(places):
             if shard not in files:
                 files[shard] = split.open_tar(shard)
-            data = os.pread(files[shard], int(split.sizes[row]), int(split.offsets[row]))
-            try:
-                decode_into(data, f"picture '{split.names[row]}'", pixels[place])
-            except PictureError as error:
-                path = split.paths[shard]
-                raise DataError(
-                    f"{path}: {error}; `privatenet shards verify {path.parent}` lists what is damaged"
-                ) from error
+            data = os.pread(files[shard], size, offset)
+            if not decode_plain(data, pixels[number]):
+                pixels[number] = _decode_other(data, split, int(rows[number]))
     finally:
         for file in files.values():
             os.close(file)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def _decode_other(data: bytes, split: Split, row: int) -> npt.NDArray[np.uint8]:
+    """What is no plain JPEG: a PNG, say."""
+    try:
+        return np.asarray(decode_stored(data, f"picture '{split.names[row]}'", split.image_size))
+    except PictureError as error:
+        path = split.paths[split.shard[row]]
+        raise DataError(f"{path}: {error}; `privatenet shards verify {path.parent}` lists what is damaged") from error
 
 
 def decode_in_chunks(split: Split, rows: Rows, threads: int) -> Iterator[Tensor]:

@@ -23,6 +23,9 @@ MIN_SIDE, MAX_SIDE = 16, 8192
 MAX_PIXELS = 2**25
 """The largest picture of a source; decoded, it takes 100 MB."""
 JPEG_QUALITY = 95
+JPEG_START = b"\xff\xd8\xff"
+NOT_PLAIN = (b"Exif", b"ns.adobe.com", b"MPF\0")
+"""What is in a JPEG that may lie on its side by its Exif or XMP data, or is of several pictures."""
 
 
 class PictureError(DataError):
@@ -47,11 +50,11 @@ def to_stored(data: bytes, origin: str, size: tuple[int, int], fit: bool) -> tup
     size is scaled and cropped about its centre; without, it is a DataError. Raises PictureError where the picture does
     not decode to its end or its sides are absurd.
     """
+    if _is_plain_jpeg(data, size):
+        return ENDINGS["JPEG"], data
     image = _open_source(data, origin)
     if not fit and sorted(image.size) != sorted(size):  # it may lie on its side
         raise _another_size(image, origin, size)
-    if (image.height, image.width) == size and _is_plain_jpeg(image, data):
-        return ENDINGS["JPEG"], data
     upright, as_stored = _decode(image, origin)
     same_size = (upright.height, upright.width) == size
     if same_size and as_stored:
@@ -77,19 +80,17 @@ def decode_stored(data: bytes, origin: str, size: tuple[int, int]) -> Image.Imag
     return image
 
 
-def decode_into(data: bytes, origin: str, pixels: npt.NDArray[np.uint8]) -> None:
-    """Decode a shard's picture into `pixels` [H, W, 3]; PictureError as `decode_stored`.
-
-    Plain JPEGs are decoded by libjpeg-turbo itself, to the same pixels in a third of the time.
-    """
+def decode_plain(data: bytes, pixels: npt.NDArray[np.uint8]) -> bool:
+    """Decode a shard's picture into `pixels` [H, W, 3] where it is a plain JPEG of that size: by libjpeg-turbo itself,
+    to the same pixels as `decode_stored` in a third of the time. Whether it was one."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if (height, width, colours) == (*pixels.shape[:2], "YCbCr"):
-            simplejpeg.decode_jpeg(data, buffer=pixels)
-            return
-    except ValueError:  # a PNG, or damaged: Pillow says how
-        pass
-    pixels[:] = np.asarray(decode_stored(data, origin, (pixels.shape[0], pixels.shape[1])))
+        if (height, width, colours) != (*pixels.shape[:2], "YCbCr"):
+            return False
+        simplejpeg.decode_jpeg(data, buffer=pixels)
+    except ValueError:  # a PNG, or damaged
+        return False
+    return True
 
 
 def _open_source(data: bytes, origin: str) -> Image.Image:
@@ -139,14 +140,17 @@ def _decode(image: Image.Image, origin: str) -> tuple[Image.Image, bool]:
     return upright if upright.mode == "RGB" else _to_rgb(upright), as_stored
 
 
-def _is_plain_jpeg(image: Image.Image, data: bytes) -> bool:
-    """Whether an opened picture is a JPEG in RGB, upright, and decodes to its end: told by libjpeg-turbo itself, in
-    half of Pillow's time."""
+def _is_plain_jpeg(data: bytes, size: tuple[int, int]) -> bool:
+    """Whether it is a JPEG in RGB of `size` (height, width), one picture without a word on how to hold it, and decodes
+    to its end: told by libjpeg-turbo itself, in a third of Pillow's time. Of any other, Pillow says what it is."""
+    if not data.startswith(JPEG_START) or any(word in data for word in NOT_PLAIN):
+        return False
     try:
-        if (image.format, image.mode) != ("JPEG", "RGB") or _is_turned(image):
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if (height, width, colours) != (*size, "YCbCr"):
             return False
         simplejpeg.decode_jpeg(data)
-    except Exception:  # Pillow says what is wrong, or takes it as it is
+    except ValueError:
         return False
     return True
 

@@ -1,16 +1,13 @@
 """A sweep of eight trials beside eight runs of one network each, all as commands."""
 
-import subprocess
-import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
 from privatenet.distributed.config import to_yaml
-from privatenet.distributed.errors import ConfigError
 from privatenet.launch.bench.figures import Figure
 from privatenet.launch.bench.settings import stage_config
+from privatenet.launch.bench.timing import command_seconds
 
 SIZE, BATCH, TRIALS = 72, 32, 8
 ATTACKERS = "[logistic, mlp1]"
@@ -23,20 +20,11 @@ def sweep_figures(folder: Path) -> list[Figure]:
         config = replace(config, data=replace(config.data, validation=0.25))
         settings = Path(output) / "bench.yaml"
         settings.write_text(to_yaml(config))
-        run = _seconds("run", "--ranks", "1", "--config", str(settings))
-        audit = _seconds("audit", f"{output}/run/private", "--attackers", ATTACKERS, "--references", "[]")
+        run = command_seconds("run", "--ranks", "1", "--config", str(settings))
+        audit = command_seconds("audit", f"{output}/run/private", "--attackers", ATTACKERS, "--references", "[]")
         space = ("--space.lambda", "{low: 0.2, high: 0.9}", "--search.trials", str(TRIALS), "--search.audit", "none")
         search = ("--search.attackers", ATTACKERS, "--output", f"{output}/sweep")
-        sweep = _seconds("sweep", "--config", str(settings), *space, *search)
+        sweep = command_seconds("sweep", "--config", str(settings), *space, *search)
     runs = f"sweep: {TRIALS} runs, from one"
     alone = TRIALS * (run + audit)
     return [Figure(f"sweep: {TRIALS} trials", "s", (sweep,), runs, (alone,)), Figure(runs, "s", (alone,))]
-
-
-def _seconds(*arguments: str) -> float:
-    began = time.perf_counter()
-    command = [sys.executable, "-m", "privatenet.launch.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ConfigError(f"privatenet {arguments[0]} ended with code {done.returncode}: {done.stderr.strip()[-500:]}")
-    return time.perf_counter() - began

@@ -1,6 +1,8 @@
 """Timing of several cases in turn, so that what disturbs the machine disturbs them alike."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,6 +13,7 @@ from pathlib import Path
 import torch
 
 from privatenet.distributed import agree
+from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.threads import one_thread
 from privatenet.launch.bench.figures import Figure
@@ -52,6 +55,16 @@ def measure(cases: Sequence[Case], repeats: int, ranks: Ranks) -> list[Figure]:
         Figure(case.name, case.unit, values[case.name], case.limit, values.get(case.limit, ()), peaks[case.name])
         for case in cases
     ]
+
+
+def command_seconds(*arguments: str) -> float:
+    """What a whole command of ours takes, such as ("audit", "runs/demo/private")."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "privatenet.launch.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ConfigError(f"privatenet {arguments[0]} ended with code {done.returncode}: {done.stderr.strip()[-500:]}")
+    return time.perf_counter() - began
 
 
 def in_another_unit(figure: Figure, name: str, unit: str, factor: float, limit: Figure) -> Figure:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PARTS = ("loader", "step", "stage", "audit", "sweep", "scale", "start")
 USUAL = ("loader", "step", "stage", "scale", "start")
 """What is measured where no part is named: minutes. An audit and a sweep take longer."""
-OUTSIDE = ("start", "scale", "sweep")
+OUTSIDE = ("start", "scale", "audit", "sweep")
 """Parts whose work is done by processes of their own: they come first, while this one is nobody's rank."""
 
 
@@ -65,6 +65,12 @@ def _by_processes(part: str, folder: Path, arguments: argparse.Namespace, notes:
         from privatenet.launch.bench.scale import scale_figures
 
         return scale_figures(arguments.repeats, arguments.ranks or _possible_ranks(), notes)
+    if part == "audit":
+        import torch
+
+        from privatenet.launch.bench.audit import audit_figures
+
+        return audit_figures(folder, torch.cuda.is_available())
     from privatenet.launch.bench.sweep import sweep_figures
 
     return sweep_figures(folder)
@@ -87,13 +93,9 @@ def _here(part: str, folder: Path, arguments: argparse.Namespace, ranks: "Ranks"
         from privatenet.launch.bench.step import step_figures
 
         return step_figures(ranks, repeats, arguments.sizes)
-    if part == "stage":
-        from privatenet.launch.bench.stage import stage_figures
+    from privatenet.launch.bench.stage import stage_figures
 
-        return stage_figures(folder, ranks, repeats, arguments.sizes)
-    from privatenet.launch.bench.audit import audit_figures
-
-    return audit_figures(folder, ranks)
+    return stage_figures(folder, ranks, repeats, arguments.sizes)
 
 
 @contextmanager
