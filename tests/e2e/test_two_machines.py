@@ -63,9 +63,9 @@ sys.exit(train.main())
 
 @pytest.fixture
 def link() -> Iterator[Link]:
-    """Of 200 ms there and back."""
+    """Of 100 ms there and back."""
     try:
-        made = Link(delay_s=0.1)
+        made = Link(delay_s=0.05)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"this machine does not let us make hosts: {error}")
     yield made
@@ -106,7 +106,7 @@ def _torchrun(
     nodes = []
     for number, folder in enumerate(machines):
         host = [f"--local_addr={ADDRESSES[number]}"] if link else []
-        meeting = f"--rdzv_conf=last_call_timeout=5,is_host={int(number == 0)}"  # on the machine that stays
+        meeting = f"--rdzv_conf=last_call_timeout=2,keep_alive_interval=2,is_host={int(number == 0)}"  # on the machine that stays
         whole = [*(link.command[number] if link else []), *command, *host, meeting, *arguments]
         with (folder / "output.txt").open("ab") as stream:
             nodes.append(subprocess.Popen(whole, cwd=folder, env=environment, stdout=stream, stderr=stream))
