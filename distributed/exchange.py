@@ -11,17 +11,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from privatenet.distributed.ranks import STEP_TIMEOUT
+
 BUCKET_BYTES = 8 * 2**20
 
 
 class GradientExchange:
     """Averages the gradients of `parameters` over all ranks: a bucket is sent as soon as the pass has filled it.
 
-    All ranks send their buckets in the same order. A gradient that has been exchanged stays in its bucket's memory.
+    All ranks send their buckets in the same order, in a process group of their own: one that lacks a gradient sends
+    later than others, and there may be other collective calls in a backward pass. A gradient that has been exchanged
+    stays in its bucket's memory.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.active = False
+        self.group = dist.new_group(timeout=STEP_TIMEOUT)
         self.buckets = [_Bucket(group) for group in _groups(list(reversed(parameters)))]
         self.sent = 0
         for bucket in self.buckets:
@@ -51,7 +56,7 @@ class GradientExchange:
 
     def _send(self, end: int) -> None:
         for bucket in self.buckets[self.sent : end]:
-            bucket.send()
+            bucket.send(self.group)
         self.sent = max(self.sent, end)
 
 
@@ -68,11 +73,11 @@ class _Bucket:
         self.missing = len(parameters)
         self.work: dist.Work | None = None
 
-    def send(self) -> None:
+    def send(self, group: dist.ProcessGroup) -> None:
         for parameter, place in self.places if self.missing else ():  # what nothing came for counts as 0
             if parameter.grad is not place:
                 _put(parameter, place)
-        self.work = dist.all_reduce(self.memory, async_op=True)
+        self.work = dist.all_reduce(self.memory, group=group, async_op=True)
 
     def finish(self) -> None:
         assert self.work is not None

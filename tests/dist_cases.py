@@ -449,21 +449,37 @@ def threads(ranks: Ranks) -> int:
     return torch.get_num_threads()
 
 
-def exchange_gradients(ranks: Ranks, micro_batches: int) -> dict[str, Any]:
-    """Gradients after an exchange, of a network one of whose layers only even ranks use, and one of which nobody uses.
+class _Synchronised(torch.autograd.Function):
+    """Its backward pass sums something over the ranks."""
 
-    In buckets of about one layer each; `own` are those of this rank alone.
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        return features.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = torch.ones(7)
+        dist.all_reduce(total)
+        assert total.tolist() == [dist.get_world_size()] * 7
+        return gradient
+
+
+def exchange_gradients(ranks: Ranks, micro_batches: int) -> dict[str, Any]:
+    """Gradients after an exchange, of a network one of whose layers nobody uses, and the last of which only even ranks.
+
+    In buckets of a layer each, and beside another collective call of the backward pass, as synchronised
+    statistics make; `own` are those of this rank alone.
     """
     torch.manual_seed(0)
     layers = nn.ModuleList([nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last), nn.Linear(4, 4), nn.Linear(4, 4)])
     twin = copy.deepcopy(layers)
-    exchange.BUCKET_BYTES = 512
+    exchange.BUCKET_BYTES = 80
     running = exchange.GradientExchange(list(layers.parameters()))
     images = torch.randn(micro_batches, 2, 4, 5, 5, generator=torch.Generator().manual_seed(ranks.rank))
 
     def loss(network: nn.ModuleList, batch: Tensor) -> Tensor:
-        features = network[0](batch).mean(dim=(2, 3))
-        answer: Tensor = (network[1](features) if ranks.rank % 2 == 0 else features).square().sum()
+        features = _Synchronised.apply(network[0](batch).mean(dim=(2, 3)))
+        answer: Tensor = (network[2](features) if ranks.rank % 2 == 0 else features).square().sum()
         return answer
 
     for _ in range(2):  # what a step leaves behind must not reach the next one
