@@ -36,7 +36,7 @@ from privatenet.distributed.ranks import Ranks
 def audit(
     config: AuditConfig, source: Checkpoint, faces: Faces, engine: EngineConfig, ranks: Ranks, progress: Progress
 ) -> Findings:
-    """Attack the network of `source`; all ranks call it together, the first one judges, and all get the findings.
+    """Attack the network of `source`; all ranks call it together, share the work, and get the findings.
 
     Raises `AuditError` before anything is computed where the settings do not fit the network or the data set.
     """

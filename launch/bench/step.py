@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
@@ -21,7 +22,7 @@ from privatenet.distributed.precision import DTYPES, channels_last, fast_bf16, p
 from privatenet.distributed.ranks import Ranks
 from privatenet.launch.bench.figures import Figure
 from privatenet.launch.bench.settings import FIT
-from privatenet.launch.bench.timing import Case, in_another_unit, measure
+from privatenet.launch.bench.timing import Case, in_another_unit, measure, write_trace
 from privatenet.models import arm
 from privatenet.models.adversary import build_adversary
 from privatenet.models.network import NetworkSpec, build_network
@@ -44,17 +45,19 @@ class Inputs:
     labels: dict[str, Tensor]
 
 
-def step_figures(ranks: Ranks, repeats: int, sizes: Sequence[tuple[int, int]] = ()) -> list[Figure]:
+def step_figures(
+    ranks: Ranks, repeats: int, sizes: Sequence[tuple[int, int]] = (), traces: Path | None = None
+) -> list[Figure]:
     """Every way at every size (side in pixels, batch), on the device of `ranks`, which is one rank, and in the
-    precisions that it is made for."""
+    precisions that it is made for. Traces of the engine's steps go to the folder `traces`."""
     figures = []
     for size, batch in sizes or (GPU_SIZES if ranks.device.type == "cuda" else CPU_SIZES):
         for name in ("bf16", "fp32") if fast_bf16(ranks.device) else ("fp32",):
-            figures += _at(size, batch, EngineConfig(precision=name), ranks, repeats)
+            figures += _at(size, batch, EngineConfig(precision=name), ranks, repeats, traces)
     return figures
 
 
-def _at(size: int, batch: int, config: EngineConfig, ranks: Ranks, repeats: int) -> list[Figure]:
+def _at(size: int, batch: int, config: EngineConfig, ranks: Ranks, repeats: int, traces: Path | None) -> list[Figure]:
     label = f"step {size} px B{batch} {config.precision}"
     inputs, task = random_inputs(size, batch, ranks.device), private_task(size).to(ranks.device)
     bare = f"{label}: bare"
@@ -71,6 +74,9 @@ def _at(size: int, batch: int, config: EngineConfig, ranks: Ranks, repeats: int)
         cases.append(Case(f"{label}: engine, compiled", ours, batch, limit=alone))
     cases.append(matrix_product(product, DTYPES[config.precision], ranks.device))
     figures = measure(cases, repeats, ranks)
+    for case in cases:
+        if traces and ": engine" in case.name:
+            write_trace(case, traces, ranks.device)
     by_name = {figure.name: figure for figure in figures}
     best = max((f for f in figures if ": bare" in f.name), key=lambda figure: figure.value.median)
     operations = step_operations(copy.deepcopy(task), inputs) / batch

@@ -67,6 +67,16 @@ def command_seconds(*arguments: str) -> float:
     return time.perf_counter() - began
 
 
+def write_trace(case: Case, folder: Path, device: torch.device) -> Path:
+    """What the processor and the device do in three calls, as a file of `folder` that ui.perfetto.dev shows."""
+    path = folder / f"{case.name.replace(':', '').replace(' ', '-')}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.profiler.profile(activities=torch.profiler.supported_activities()) as profiler:
+        _seconds(case.run, 3, device)
+    profiler.export_chrome_trace(str(path))
+    return path
+
+
 def in_another_unit(figure: Figure, name: str, unit: str, factor: float, limit: Figure) -> Figure:
     """The same measurement, each value `factor` times as large, beside another limit of the same repetitions."""
     values = tuple(factor * value for value in figure.values)

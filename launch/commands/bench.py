@@ -92,7 +92,7 @@ def _here(part: str, folder: Path, arguments: argparse.Namespace, ranks: "Ranks"
     if part == "step":
         from privatenet.launch.bench.step import step_figures
 
-        return step_figures(ranks, repeats, arguments.sizes)
+        return step_figures(ranks, repeats, arguments.sizes, arguments.traces)
     from privatenet.launch.bench.stage import stage_figures
 
     return stage_figures(folder, ranks, repeats, arguments.sizes)
@@ -142,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
         default=(),
         metavar="N",
         help="of the part scale (default: 1 2 4, as many of them as there are GPUs, if any)",
+    )
+    parser.add_argument(
+        "--traces", type=Path, metavar="DIR", help="of the part step, write traces for ui.perfetto.dev there"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures there as JSON")
     parser.add_argument("--against", type=Path, metavar="FILE", help="set the figures of an earlier --out beside them")

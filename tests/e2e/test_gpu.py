@@ -44,7 +44,7 @@ def test_every_stage_a_certificate_and_an_audit_come_from_a_gpu(start: Start, ti
     ):
         done = start("-m", "privatenet.launch.cli", *command)
         assert done.returncode == 0, done.stderr[-3000:]
-    findings = json.loads((tiny_config.parent / "run/audit-private/audit.json").read_text())
+    findings = json.loads((tiny_config.parent / "run/audit-private/report/audit.json").read_text())
     assert findings["protocol"]["device"].startswith("1 x NVIDIA")
 
 

@@ -106,7 +106,8 @@ def _torchrun(
     nodes = []
     for number, folder in enumerate(machines):
         host = [f"--local_addr={ADDRESSES[number]}"] if link else []
-        meeting = f"--rdzv_conf=last_call_timeout=2,keep_alive_interval=2,is_host={int(number == 0)}"  # on the machine that stays
+        # The machine that stays is the host; the other one is missed after three intervals.
+        meeting = f"--rdzv_conf=last_call_timeout=2,keep_alive_interval=2,is_host={int(number == 0)}"
         whole = [*(link.command[number] if link else []), *command, *host, meeting, *arguments]
         with (folder / "output.txt").open("ab") as stream:
             nodes.append(subprocess.Popen(whole, cwd=folder, env=environment, stdout=stream, stderr=stream))

@@ -19,7 +19,7 @@ from privatenet.launch.bench.report import against, read_bench, write_bench
 from privatenet.launch.bench.scale import bytes_sent, projection
 from privatenet.launch.bench.settings import stage_config
 from privatenet.launch.bench.step import private_task, random_inputs, step_operations
-from privatenet.launch.bench.timing import Case, in_another_unit, measure, one_core
+from privatenet.launch.bench.timing import Case, in_another_unit, measure, one_core, write_trace
 from privatenet.models.objectives.term import known_cross_entropy, mean_of_known, on_known
 
 CPU = torch.device("cpu")
@@ -119,6 +119,14 @@ def test_a_bench_prints_a_table_and_writes_figures(start: Start, tmp_path: Path)
     assert read_bench(after)["sharding, one core: build"].limit == "sharding, one core: bare reading and writing"
     assert "against before" in done.stdout
     assert str(after) in done.stdout
+
+
+def test_a_trace_says_what_was_computed(tmp_path: Path) -> None:
+    case = Case("step 8 px: engine", lambda: torch.ones(8, 8) @ torch.ones(8, 8), 1)
+    path = write_trace(case, tmp_path / "traces", CPU)
+    assert path.name == "step-8-px-engine.json"
+    names = [event["name"] for event in json.loads(path.read_text())["traceEvents"]]
+    assert names.count("aten::mm") == 3
 
 
 def test_a_part_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
