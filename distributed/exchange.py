@@ -26,7 +26,9 @@ class GradientExchange:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.active = False
-        self.group = dist.new_group(timeout=STEP_TIMEOUT)
+        group = dist.new_group(timeout=STEP_TIMEOUT)
+        assert not isinstance(group, int)  # what a rank outside of the group would get
+        self.group = group
         self.buckets = [_Bucket(group) for group in _groups(list(reversed(parameters)))]
         self.sent = 0
         for bucket in self.buckets:

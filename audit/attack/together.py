@@ -1,7 +1,8 @@
 """Many small networks of one architecture trained at once, as one batched program.
 
-Members differ in their seed and in their optimiser's settings; every one sees the same batches in the same order. A
-picture's features are read once for all of them, and what would be many small matrix products is one large one.
+Members differ in their seed and in their optimiser's settings; every one sees the same batches in the same order, and
+dropout leaves out the same for all, so that none depends on who else is trained. A picture's features are read once for
+all of them, and what would be many small matrix products is one large one.
 """
 
 import copy
@@ -118,7 +119,7 @@ class _Stack:
             answer: Tensor = functional_call(self.base, (parameters, buffers), (features,))
             return answer
 
-        logits: Tensor = vmap(call, randomness="different")(parameters, self.buffers)
+        logits: Tensor = vmap(call, randomness="same")(parameters, self.buffers)
         return logits
 
     @torch.no_grad()

@@ -223,7 +223,9 @@ def test_networks_trained_together_are_those_that_each_would_have_become_alone()
     representation = Representation("map", x[:200], x[200:250], x[250:], "")
 
     def build() -> nn.Module:
-        return nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+        return nn.Sequential(
+            nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(8, 3)
+        )
 
     members = [Member(0, 1e-2, 0.1), Member(0, 1e-3, 1e-4), Member(0, 3e-2, 0.0)]
     together = train_together(build, members, representation, y[:200], y[200:250], Recipe(4, CPU))
