@@ -7,6 +7,8 @@ own, so that long work of one rank does not run into the time limit of the train
 
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from typing import TypeVar
 
 import torch.distributed as dist
@@ -16,6 +18,9 @@ from privatenet.distributed.ranks import Ranks
 
 T = TypeVar("T")
 Job = TypeVar("Job")
+
+STORE_TIMEOUT = timedelta(minutes=1)
+"""How long a rank tries to reach the first one's store."""
 
 
 class RankError(RuntimeError):
@@ -68,15 +73,18 @@ def shared(ranks: Ranks, jobs: Sequence[Job], work: Callable[[Job], T]) -> list[
     """
     if ranks.world_size == 1:
         return [work(job) for job in jobs]
-    counter = _counter(ranks)
+    counter = common_store(ranks)
 
     def share() -> dict[int, T]:
+        if counter is None:  # a firewall, say: each has its share from the start
+            return {number: work(jobs[number]) for number in range(ranks.rank, len(jobs), ranks.world_size)}
         done = {}
         try:
             while (number := counter.add("next", 1) - 1) < len(jobs):
                 done[number] = work(jobs[number])
         except BaseException:
-            counter.add("next", len(jobs))  # nobody begins another one
+            with suppress(dist.DistError):  # the first rank may be gone
+                counter.add("next", len(jobs))  # nobody begins another one
             raise
         return done
 
@@ -84,16 +92,19 @@ def shared(ranks: Ranks, jobs: Sequence[Job], work: Callable[[Job], T]) -> list[
     return [results[number] for number in range(len(jobs))]
 
 
-def _counter(ranks: Ranks) -> dist.TCPStore:
-    """Numbers that all ranks add to, kept by the first one."""
-    address, kept = meeting_address(), []
+def common_store(ranks: Ranks, timeout: timedelta = STORE_TIMEOUT) -> dist.TCPStore | None:
+    """A store that the first rank serves, at the address at which the ranks have found each other; None where not all
+    of them can reach it. Its calls fail after `timeout`."""
+    host, served = meeting_address(), []
 
-    def keep() -> int:
-        kept.append(dist.TCPStore(address, 0, is_master=True, wait_for_workers=False))
-        return kept[0].port
+    def serve() -> int:
+        served.append(dist.TCPStore(host, 0, is_master=True, timeout=timeout, wait_for_workers=False))
+        return int(served[0].port)
 
-    port = first(ranks, keep)
-    return each(ranks, lambda: kept[0] if kept else dist.TCPStore(address, port, is_master=False))
+    port, store = first(ranks, serve), None
+    with suppress(dist.DistError):
+        store = served[0] if served else dist.TCPStore(host, port, is_master=False, timeout=timeout)
+    return store if all(everyone(ranks, lambda: store is not None)) else None
 
 
 def _attempt(work: Callable[[], T]) -> tuple[list[T | None], Exception | None]:

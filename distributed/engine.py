@@ -127,7 +127,7 @@ class Engine:
         if config.channels_last:  # not before: DeepSpeed sends the first weights as flat bytes
             channels_last(task)
         if ranks.world_size > 1:
-            self.exchange = GradientExchange(list(self.named.values()))
+            self.exchange = GradientExchange(list(self.named.values()), ranks)
 
     def _exchange(self) -> AbstractContextManager[None]:
         """Around the backward pass: gradients of a step's last micro-batch, which hold all others', are exchanged."""

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from privatenet.distributed.ranks import STEP_TIMEOUT
+from privatenet.distributed.ranks import Ranks
 
 BUCKET_BYTES = 8 * 2**20
 
@@ -24,11 +24,8 @@ class GradientExchange:
     stays in its bucket's memory.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
-        self.active = False
-        group = dist.new_group(timeout=STEP_TIMEOUT)
-        assert not isinstance(group, int)  # what a rank outside of the group would get
-        self.group = group
+    def __init__(self, parameters: Sequence[nn.Parameter], ranks: Ranks) -> None:
+        self.active, self.group = False, ranks.gradients
         self.buckets = [_Bucket(group) for group in _groups(list(reversed(parameters)))]
         self.sent = 0
         for bucket in self.buckets:
@@ -75,7 +72,7 @@ class _Bucket:
         self.missing = len(parameters)
         self.work: dist.Work | None = None
 
-    def send(self, group: dist.ProcessGroup) -> None:
+    def send(self, group: dist.ProcessGroup | None) -> None:
         for parameter, place in self.places if self.missing else ():  # what nothing came for counts as 0
             if parameter.grad is not place:
                 _put(parameter, place)

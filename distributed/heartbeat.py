@@ -16,7 +16,6 @@ from datetime import timedelta
 import torch.distributed as dist
 
 from privatenet.distributed import agree
-from privatenet.distributed.place import meeting_address
 from privatenet.distributed.ranks import STEP_TIMEOUT, Ranks
 
 PERIOD_S = 5.0
@@ -137,20 +136,10 @@ def end(message: str) -> None:
 
 
 def _store(ranks: Ranks) -> dist.TCPStore | None:
-    """The first rank's, at the address at which the ranks have found each other; None, with a line, where it cannot be
-    reached by all."""
-    host, timeout = meeting_address(), timedelta(seconds=SILENT_S)
-    served: list[dist.TCPStore] = []
-
-    def serve() -> int:
-        served.append(dist.TCPStore(host, 0, is_master=True, timeout=timeout, wait_for_workers=False))
-        return int(served[0].port)
-
-    port, store = agree.first(ranks, serve), None
-    with suppress(dist.DistError):
-        store = served[0] if served else dist.TCPStore(host, port, is_master=False, timeout=timeout)
-    if all(agree.everyone(ranks, lambda: store is not None)):
-        return store
-    if ranks.first:
-        print(f"privatenet: ranks cannot reach {host}:{port}: one that hangs will not be named", file=sys.stderr)
-    return None
+    """Where ranks leave word of themselves; None, with a line, where not all of them can."""
+    store = agree.common_store(ranks, timedelta(seconds=SILENT_S))
+    if store is None and ranks.first:
+        print(
+            "privatenet: not all ranks reach the first one's store: one that hangs will not be named", file=sys.stderr
+        )
+    return store

@@ -77,17 +77,18 @@ class WorkProgress(_Live):
         columns = [BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()]
         super().__init__([*columns, TextColumn("{task.description}")], visible)
         self.task = self.bar.add_task("")
-        self.began = time.monotonic()
+        self.began, self.told = time.monotonic(), 0
 
     def step(self, what: str, done: int, total: int) -> None:
         """Say what is done now; with a `total`, that `done` of its pieces are, since a step without."""
         if not total:
-            self.began = time.monotonic()
+            self.began, self.told = time.monotonic(), 0
         if self.live:
             self.bar.update(self.task, description=what, completed=done, total=total or None)
         elif not total:
             self.console.print(what)
-        elif done in (1, total) or done % WORK_EVERY == 0:
+        elif done // WORK_EVERY > self.told or done in (1, total):
+            self.told = done // WORK_EVERY
             left = (time.monotonic() - self.began) * (total - done) / done
             self.console.print(f"{what}  {done}/{total}, {clock(left)} left")
 

@@ -35,7 +35,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 class Ranks:
     """This process's place: `rank` of `world_size`, `local_rank` of `local_world_size` on this machine, its device.
 
-    `control` is the process group, over the CPU, in which ranks decide together (see agree.py); None without others.
+    `control` is the process group, over the CPU, in which ranks decide together (see agree.py), `gradients` the one in
+    which they exchange gradients (see exchange.py); None without others.
     """
 
     rank: int
@@ -44,6 +45,7 @@ class Ranks:
     local_world_size: int
     device: torch.device
     control: dist.ProcessGroup | None = None
+    gradients: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -91,9 +93,13 @@ def join(place: Place | None = None) -> Ranks:
         dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
     if place:  # all on this machine, each with its GPU as the only one
         local_rank, local_world_size = rank, world_size
-    control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT) if world_size > 1 else None
+    control = gradients = None
+    if world_size > 1:
+        control = dist.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
+        gradients = dist.new_group(timeout=STEP_TIMEOUT)
     assert not isinstance(control, int)  # what a rank outside of the group would get
-    return Ranks(rank, world_size, local_rank, local_world_size, device, control)
+    assert not isinstance(gradients, int)
+    return Ranks(rank, world_size, local_rank, local_world_size, device, control, gradients)
 
 
 @contextmanager

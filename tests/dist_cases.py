@@ -474,7 +474,7 @@ def exchange_gradients(ranks: Ranks, micro_batches: int) -> dict[str, Any]:
     layers = nn.ModuleList([nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last), nn.Linear(4, 4), nn.Linear(4, 4)])
     twin = copy.deepcopy(layers)
     exchange.BUCKET_BYTES = 80
-    running = exchange.GradientExchange(list(layers.parameters()))
+    running = exchange.GradientExchange(list(layers.parameters()), ranks)
     images = torch.randn(micro_batches, 2, 4, 5, 5, generator=torch.Generator().manual_seed(ranks.rank))
 
     def loss(network: nn.ModuleList, batch: Tensor) -> Tensor:

@@ -68,6 +68,8 @@ def run_phase(phase: Phase, sweep: SweepConfig, storage: Storage) -> list[TrialR
     with Screen(phase.name, total, at_once, sweep.quiet) as screen:
         if tune.Tuner.can_restore(folder, storage_filesystem=storage.arrow):
             tuner = tune.Tuner.restore(folder, trainable=function, storage_filesystem=storage.arrow)
+            # Trials may have another number of ranks than before; Tune gives no other way to say it.
+            tuner._local_tuner._tune_config.reuse_actors = workers.reusable
         else:
             tuner = tune.Tuner(
                 function,

@@ -1,15 +1,15 @@
 """The fleet: every attacker on every representation of every tap, after every private attribute.
 
-Ranks share these attacks: each that is free takes the next one. Answers are written down at once on the first rank's
-machine, and read there, so that an interrupted audit goes on with what is missing. An attack has one thread: its
-problems are small, and more threads make most of them slower.
+Ranks share these attacks: each that is free takes the next one. Answers are written down on the first rank's machine,
+its own at once and others' tap by tap, and read there, so that an interrupted audit goes on with what is missing. An
+attack has one thread: its problems are small, and more threads make most of them slower.
 """
 
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -39,7 +39,7 @@ NOTES = {"numbers", "note", "seconds"}
 """What is kept beside a unit's answers."""
 
 Progress = Callable[[str, int, int], None]
-"""Callback before a piece of work and after each attack: (description, attacks done, attacks in all)."""
+"""Callback before a piece of work and after each attack: (description, number of the attack, attacks in all)."""
 
 
 @dataclass(frozen=True)
@@ -175,26 +175,33 @@ def attack(fleet: Fleet, ranks: Ranks, progress: Progress) -> AttackResults:
     missing = [unit for unit in fleet.units() if unit not in found]
     missing.sort(key=lambda unit: unit.faces == FRESH)  # short ones last, so that ranks end together
     agree.each(ranks, lambda: _reduce(fleet, missing, ranks))
-    represent = lru_cache(maxsize=1)(fleet.represent)
+    progress("attacks", 0, 0)
+    latest: dict[Unit, Representation] = {}
 
     def run(job: tuple[int, Unit]) -> tuple[Result, bool]:
         number, unit = job
-        result = _run(fleet, unit, represent(replace(unit, attribute="", attacker="")))
+        if (sight := replace(unit, attribute="", attacker="")) not in latest:
+            latest.clear()  # before there is another one: each may take gigabytes
+            latest[sight] = fleet.represent(sight)
+        result = _run(fleet, unit, latest[sight])
         if ranks.with_first:  # at once, for what an interruption must not lose
             _write(fleet, result)
         progress(str(unit), number, len(missing))
         return result, ranks.with_first
 
-    def keep() -> None:
+    def keep(computed: Sequence[tuple[Result, bool]]) -> None:
         for result, kept in computed:
             if not kept:
                 _write(fleet, result)
 
+    jobs, several = list(enumerate(missing, 1)), ranks.local_world_size < ranks.world_size
     with one_thread():
-        computed = agree.shared(ranks, list(enumerate(missing, 1)), run)
-    agree.first(ranks, keep)
-    results = found | {result.unit: result for result, _ in computed}
-    return AttackResults(fleet, [results[unit] for unit in fleet.units()])
+        # What other machines have computed gets here tap by tap.
+        for tap in dict.fromkeys(unit.tap for unit in missing) if several else [""]:
+            computed = agree.shared(ranks, [job for job in jobs if tap in ("", job[1].tap)], run)
+            agree.first(ranks, partial(keep, computed))
+            found |= {result.unit: result for result, _ in computed}
+    return AttackResults(fleet, [found[unit] for unit in fleet.units()])
 
 
 def _reduce(fleet: Fleet, units: Sequence[Unit], ranks: Ranks) -> None:

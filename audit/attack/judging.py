@@ -54,7 +54,8 @@ def judge_leaks(attacked: AttackResults, ranks: Ranks, with_code: bool = True) -
     """Every leak of one network, that of the predicted label where logits are attacked; without the code length, which
     costs four more fits each, unless `with_code`. All ranks call it together, share the leaks, and get all."""
     fleet = attacked.fleet
-    every = [*attacked.results, *(label_results(fleet) if LOGITS in fleet.features.shapes else ())]
+    labels = agree.each(ranks, lambda: label_results(fleet) if LOGITS in fleet.features.shapes else [])
+    every = [*attacked.results, *labels]
     taps = list(dict.fromkeys(result.unit.tap for result in every))
     bounds = len(SIGNS) * len(taps) * len(fleet.folds)
 

@@ -24,7 +24,7 @@ from privatenet.distributed.ranks import Ranks
 def code_blocks(unit: Unit, fleet: Fleet, ranks: Ranks) -> list[tuple[Numbers, Labels, Indices]]:
     """(log-probabilities [n, K], labels [n], persons [n]) of consecutive blocks of the fitting samples.
 
-    The answers are the unit's attacker's, kept beside its others on the first rank's machine.
+    The answers are the unit's attacker's, kept beside its others by a rank of the first one's machine.
     """
     split = fleet.split(unit)
     subset, labels = labelled_split(split, fleet.faces, unit.attribute)

@@ -34,6 +34,8 @@ KINDS = {
 }
 """The representations of a tap that is a vector [C], tokens [T, C] or a map [C, h, w]; `centres` are those of noisy
 releases only."""
+SEED = 0
+"""Of the randomised decomposition."""
 REDUCED = ("raw", "whitened", "channels")
 """Those in principal components."""
 
@@ -63,6 +65,8 @@ class Representation:
 
     def of(self, subset: AttackSplit, split: AttackSplit) -> "Representation":
         """Only the samples of `subset`, which are some of those of `split` that this representation holds."""
+        if all(len(getattr(subset, purpose)) == len(getattr(split, purpose)) for purpose in PURPOSES):
+            return self  # all of them, which may take gigabytes
         return Representation(
             self.kind,
             self.fitting[np.searchsorted(split.fitting, subset.fitting)],
@@ -79,7 +83,6 @@ def represent(
     split: AttackSplit,
     kind: str,
     components: int,
-    seed: int = 0,
     kept: Path | None = None,
 ) -> Representation:
     """The representation of that kind, which `KINDS` has for the form of the tap.
@@ -110,9 +113,9 @@ def represent(
         return fitting, tuning, testing
 
     name = "channels" if kind == "channels" else "numbers"
-    identity = [tap, split.sha256, components, seed, library_versions()]
+    identity = [tap, split.sha256, components, SEED, library_versions()]
     path = kept / f"{tap}-{name}-{digest(identity)[:12]}.npz" if kept else None
-    principal = _principal(vectors, components, seed, path)
+    principal = _principal(vectors, components, path)
     if kind != "channels":
         return _scaled(kind, principal, math.prod(shape), "")
     channels = shape[0] if form == "map" else shape[1]
@@ -142,7 +145,7 @@ class _Principal:
     share: float
 
 
-def _principal(vectors: Callable[[], Triple], components: int, seed: int, path: Path | None) -> _Principal:
+def _principal(vectors: Callable[[], Triple], components: int, path: Path | None) -> _Principal:
     """The principal components that `path` holds, or else those of `vectors`, which are written there by one of all
     that want them."""
 
@@ -151,7 +154,7 @@ def _principal(vectors: Callable[[], Triple], components: int, seed: int, path: 
         numbers = arrays[0].shape[1]
         count = min(components, numbers, max(2, len(arrays[0]) // 2))
         solver = "randomized" if count < numbers else "full"
-        pca = PCA(count, svd_solver=solver, random_state=seed).fit(arrays[0])
+        pca = PCA(count, svd_solver=solver, random_state=SEED).fit(arrays[0])
         rotated = (pca.transform(array).astype(np.float32) for array in arrays)
         share = float(pca.explained_variance_ratio_.sum())
         return Stored(dict(zip(PURPOSES, rotated, strict=True)), {"share": share})

@@ -1,6 +1,7 @@
 """Timing of several cases in turn, so that what disturbs the machine disturbs them alike."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -69,7 +70,7 @@ def command_seconds(*arguments: str) -> float:
 
 def write_trace(case: Case, folder: Path, device: torch.device) -> Path:
     """What the processor and the device do in three calls, as a file of `folder` that ui.perfetto.dev shows."""
-    path = folder / f"{case.name.replace(':', '').replace(' ', '-')}.json"
+    path = folder / ("-".join(re.findall(r"[\w.]+", case.name)) + ".json")
     folder.mkdir(parents=True, exist_ok=True)
     with torch.profiler.profile(activities=torch.profiler.supported_activities()) as profiler:
         _seconds(case.run, 3, device)
