@@ -6,10 +6,15 @@ Without torch, which takes seconds to import: commands that only start ranks rea
 import os
 import signal
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """A launcher's, a person's, and a batch system's word that time is nearly up."""
+
+CGROUP = Path("/sys/fs/cgroup")
+"""Where a container's limits are."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,23 @@ def requested_threads() -> int:
 
 
 def num_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use, in a container as many as its limit pays for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, period, *_ = [*_limit("cpu.max").split(), "max", "max"]
+    return min(cores, max(1, int(quota) // int(period))) if quota.isdecimal() and period.isdecimal() else cores
+
+
+def memory_limit() -> int | None:
+    """Bytes that a container gives its processes, if it limits them."""
+    limit = _limit("memory.max").strip()
+    return int(limit) if limit.isdecimal() else None
+
+
+def _limit(name: str) -> str:
+    """What the control group (cgroup v2) of this process says; empty where there is none."""
+    with suppress(OSError):
+        return (CGROUP / name).read_text()
+    return ""
 
 
 def free_port() -> int:

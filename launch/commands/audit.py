@@ -27,7 +27,7 @@ from privatenet.distributed.config import TrackingConfig
 from privatenet.distributed.errors import ConfigError
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.held import held
-from privatenet.distributed.place import launched, num_cores
+from privatenet.distributed.place import launched, memory_limit, num_cores
 from privatenet.distributed.progress import WorkProgress
 from privatenet.distributed.ranks import join, leave
 from privatenet.launch.commands.subject import choose_subject, load_source
@@ -98,7 +98,8 @@ def network_parser(command: str, description: str, shards: str, ranks: int, epil
 
 def usual_ranks() -> int:
     """One per GPU; without any one per core, as an attack has one thread, where there is memory for as many."""
-    room = psutil.virtual_memory().available // RANK_BYTES
+    free = psutil.virtual_memory().available
+    room = min(free, memory_limit() or free) // RANK_BYTES
     return torch.cuda.device_count() or max(1, min(num_cores(), room, MOST_RANKS))
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support import Start
 
 from privatenet.distributed.place import free_port
-from privatenet.launch import cli
 
 LIMIT_S = 30
 COMMAND = [sys.executable, "-m", "privatenet.launch.cli", "run", "--ranks"]
@@ -66,7 +66,7 @@ def settings(tiny_config: Path) -> list[str]:
 
 
 def test_two_ranks_stop_at_a_batch_systems_signal_and_go_on_in_their_own_mlflow_run(
-    settings: list[str], tmp_path: Path
+    settings: list[str], tmp_path: Path, start: Start
 ) -> None:
     mlflow = pytest.importorskip("mlflow")
     training = Training([*COMMAND, "2"], settings, tmp_path)
@@ -80,7 +80,8 @@ def test_two_ranks_stop_at_a_batch_systems_signal_and_go_on_in_their_own_mlflow_
     state_file = training.saved() / "state.json"
     state = json.loads(state_file.read_text())
     state_file.write_text(json.dumps({**state, "step": EPOCHS * 4}))  # as if the last epoch had just ended
-    assert cli.main(["train", "target", *settings, "--output", str(tmp_path / "run")]) == 0
+    alone = ("-m", "privatenet.launch.cli", "train", "target", *settings, "--output", str(tmp_path / "run"))
+    assert start(*alone).returncode == 0
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'run' / 'mlflow.db'}")
     (run,) = mlflow.search_runs(experiment_names=["privatenet"], output_format="list")
     assert run.info.status == "FINISHED"

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from privatenet.distributed import place
+from privatenet.distributed.place import memory_limit, num_cores
 from privatenet.launch import launcher
 from privatenet.launch.commands import audit
 from privatenet.launch.commands.audit import usual_ranks
@@ -64,3 +66,23 @@ def test_an_audit_takes_the_gpus_or_else_the_cores_that_there_is_memory_for(
     monkeypatch.setattr(audit, "num_cores", lambda: cores)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=gib * 2**30))
     assert usual_ranks() == ranks
+
+
+def test_a_container_has_the_cores_and_the_memory_that_its_limits_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "CGROUP", tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    assert (num_cores(), memory_limit()) == (64, None)
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert (num_cores(), memory_limit()) == (64, None)
+    (tmp_path / "cpu.max").write_text("250000 100000\n")
+    (tmp_path / "memory.max").write_text(f"{8 * 2**30}\n")
+    assert (num_cores(), memory_limit()) == (2, 8 * 2**30)
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert num_cores() == 1
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr(audit, "num_cores", lambda: 64)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=500 * 2**30))
+    assert usual_ranks() == 2, "a container's limit of 8 GiB"
