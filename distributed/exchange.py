@@ -26,7 +26,7 @@ class GradientExchange:
 
     def __init__(self, parameters: Sequence[nn.Parameter], ranks: Ranks) -> None:
         self.active, self.group = False, ranks.gradients
-        self.buckets = [_Bucket(group) for group in _groups(list(reversed(parameters)))]
+        self.buckets = [_Bucket(neighbours) for neighbours in _groups(list(reversed(parameters)))]
         self.sent = 0
         for bucket in self.buckets:
             for parameter, place in bucket.places:

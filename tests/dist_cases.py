@@ -250,9 +250,12 @@ def fail_on(ranks: Ranks, verb: str, failing: int) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-def share_jobs(ranks: Ranks, count: int, failing: int = -1) -> tuple[object, list[int]]:
-    """What each rank gets for jobs of which that number fails, the first one being long, and those that it did."""
+def share_jobs(ranks: Ranks, count: int, failing: int = -1, store: bool = True) -> tuple[object, list[int]]:
+    """What each rank gets for jobs of which that number fails, the first one being long, and those that it did; with a
+    store that all reach or without."""
     done = []
+    if not store:
+        agree.common_store = lambda ranks: None  # type: ignore[assignment]
 
     def work(job: int) -> int:
         done.append(job)

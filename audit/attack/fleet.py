@@ -194,11 +194,13 @@ def attack(fleet: Fleet, ranks: Ranks, progress: Progress) -> AttackResults:
             if not kept:
                 _write(fleet, result)
 
-    jobs, several = list(enumerate(missing, 1)), ranks.local_world_size < ranks.world_size
+    jobs = list(enumerate(missing, 1))
+    parts = [jobs]
+    if ranks.local_world_size < ranks.world_size:  # what other machines have computed gets here tap by tap
+        parts = [[job for job in jobs if job[1].tap == tap] for tap in dict.fromkeys(unit.tap for unit in missing)]
     with one_thread():
-        # What other machines have computed gets here tap by tap.
-        for tap in dict.fromkeys(unit.tap for unit in missing) if several else [""]:
-            computed = agree.shared(ranks, [job for job in jobs if tap in ("", job[1].tap)], run)
+        for part in parts:
+            computed = agree.shared(ranks, part, run)
             agree.first(ranks, partial(keep, computed))
             found |= {result.unit: result for result, _ in computed}
     return AttackResults(fleet, [found[unit] for unit in fleet.units()])

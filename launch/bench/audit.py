@@ -6,21 +6,23 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from privatenet.distributed.config import to_yaml
+import torch
+
 from privatenet.launch.bench.figures import Figure
-from privatenet.launch.bench.settings import PAIRS, stage_config
+from privatenet.launch.bench.settings import PAIRS, settings_file, stage_config
 from privatenet.launch.bench.timing import command_seconds
 
 CPU_SIZE, GPU_SIZE = (72, 32), (224, 256)
 TAPS, ATTRIBUTES, SEEDS, EPOCHS = ["backbone", "arm"], ["gender", "age_group"], 3, 70
 
 
-def audit_figures(folder: Path, cuda: bool) -> list[Figure]:
+def audit_figures(folder: Path) -> list[Figure]:
     """The whole fleet at two taps and the logits, after two attributes, three seeds; from the command to its report.
 
     The paper's way is measured over three epochs of one adversary, of which the last counts: runs are tracked from the
     first one's end, which takes seconds once.
     """
+    cuda = torch.cuda.is_available()
     size, batch = GPU_SIZE if cuda else CPU_SIZE
     with tempfile.TemporaryDirectory() as output:
         config = stage_config(folder, Path(output), size, batch)
@@ -30,10 +32,9 @@ def audit_figures(folder: Path, cuda: bool) -> list[Figure]:
             protect=replace(config.protect, terms=config.protect.terms[:1]),
             adversary=replace(config.adversary, epochs=3),
         )
-        settings = Path(output) / "bench.yaml"
-        settings.write_text(to_yaml(config))
+        settings = settings_file(config, Path(output))
         for stage in ("target", "adversary"):
-            command_seconds("train", stage, "--config", str(settings))
+            command_seconds("train", stage, "--config", settings)
         lines = (Path(output) / "known" / "metrics.jsonl").read_text().splitlines()
         ends = [json.loads(line)["time"] for line in lines]
         attacks = ("--taps", str(TAPS), "--attributes", str(ATTRIBUTES), "--seeds", str(SEEDS), "--references", "[]")

@@ -13,6 +13,7 @@ from privatenet.distributed.config import (
     ProtectConfig,
     TargetFitConfig,
     TrackingConfig,
+    to_yaml,
 )
 
 FIT = FitConfig(epochs=1, optimizer="adamw", lr=1e-4)
@@ -34,3 +35,10 @@ def stage_config(shards: Path, output: Path, size: int, batch: int, private_epoc
         tracking=TrackingConfig(model=False),
         output=str(output),
     )
+
+
+def settings_file(config: Config, folder: Path) -> str:
+    """Write `config` into `folder`; returns the file's name, for a command."""
+    path = folder / "bench.yaml"
+    path.write_text(to_yaml(config))
+    return str(path)

@@ -6,11 +6,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from privatenet.distributed.config import to_yaml
 from privatenet.distributed.errors import ConfigError
 from privatenet.launch.bench.figures import Figure
 from privatenet.launch.bench.first_step import FIRST_STEP
-from privatenet.launch.bench.settings import stage_config
+from privatenet.launch.bench.settings import settings_file, stage_config
 
 SIZE, BATCH = 72, 32
 """Side of the pictures in pixels, and how many are in a batch."""
@@ -27,9 +26,8 @@ def start_figures(folder: Path, repeats: int) -> list[Figure]:
 
 def _first_step(folder: Path) -> float:
     with tempfile.TemporaryDirectory() as output:
-        settings = Path(output) / "bench.yaml"
-        settings.write_text(to_yaml(stage_config(folder, Path(output), SIZE, BATCH)))
-        command = [sys.executable, "-m", "privatenet.launch.bench.first_step", "target", "--config", str(settings)]
+        settings = settings_file(stage_config(folder, Path(output), SIZE, BATCH), Path(output))
+        command = [sys.executable, "-m", "privatenet.launch.bench.first_step", "target", "--config", settings]
         began = time.time()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in done.stderr.splitlines() if line.startswith(FIRST_STEP)]

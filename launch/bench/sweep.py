@@ -4,9 +4,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from privatenet.distributed.config import to_yaml
 from privatenet.launch.bench.figures import Figure
-from privatenet.launch.bench.settings import stage_config
+from privatenet.launch.bench.settings import settings_file, stage_config
 from privatenet.launch.bench.timing import command_seconds
 
 SIZE, BATCH, TRIALS = 72, 32, 8
@@ -18,13 +17,12 @@ def sweep_figures(folder: Path) -> list[Figure]:
     with tempfile.TemporaryDirectory() as output:
         config = stage_config(folder, Path(output) / "run", SIZE, BATCH)
         config = replace(config, data=replace(config.data, validation=0.25))
-        settings = Path(output) / "bench.yaml"
-        settings.write_text(to_yaml(config))
-        run = command_seconds("run", "--ranks", "1", "--config", str(settings))
+        settings = settings_file(config, Path(output))
+        run = command_seconds("run", "--ranks", "1", "--config", settings)
         audit = command_seconds("audit", f"{output}/run/private", "--attackers", ATTACKERS, "--references", "[]")
         space = ("--space.lambda", "{low: 0.2, high: 0.9}", "--search.trials", str(TRIALS), "--search.audit", "none")
         search = ("--search.attackers", ATTACKERS, "--output", f"{output}/sweep")
-        sweep = command_seconds("sweep", "--config", str(settings), *space, *search)
+        sweep = command_seconds("sweep", "--config", settings, *space, *search)
     runs = f"sweep: {TRIALS} runs, from one"
     alone = TRIALS * (run + audit)
     return [Figure(f"sweep: {TRIALS} trials", "s", (sweep,), runs, (alone,)), Figure(runs, "s", (alone,))]

@@ -54,8 +54,8 @@ def parser() -> ArgumentParser:
         "private attribute can be read at each tap. Leaves a page, tables, figures and a model card. An interrupted "
         "audit goes on where it was, and what one audit computed the next one finds.",
         "Folder or URL of the data set; empty: where it was trained, without the name and password of a URL.",
-        usual_ranks(),
         "On several machines: deepspeed --hostfile H --module privatenet.launch.commands.audit CHECKPOINT ...",
+        usual_ranks(),
     )
     built.add_class_arguments(ForeignConfig, as_group=False)
     built.add_class_arguments(AuditConfig, as_group=False)
@@ -79,7 +79,7 @@ def parser() -> ArgumentParser:
     return built
 
 
-def network_parser(command: str, description: str, shards: str, ranks: int, epilog: str = "") -> ArgumentParser:
+def network_parser(command: str, description: str, shards: str, epilog: str = "", ranks: int = 1) -> ArgumentParser:
     """A parser for a command on a trained network, with what all of them ask: which network, settings, data set (with
     `shards` as its help), and ranks, as many as `ranks` unless they are named."""
     built = ArgumentParser(

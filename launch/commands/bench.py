@@ -66,11 +66,9 @@ def _by_processes(part: str, folder: Path, arguments: argparse.Namespace, notes:
 
         return scale_figures(arguments.repeats, arguments.ranks or _possible_ranks(), notes)
     if part == "audit":
-        import torch
-
         from privatenet.launch.bench.audit import audit_figures
 
-        return audit_figures(folder, torch.cuda.is_available())
+        return audit_figures(folder)
     from privatenet.launch.bench.sweep import sweep_figures
 
     return sweep_figures(folder)

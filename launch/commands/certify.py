@@ -37,7 +37,6 @@ def parser() -> ArgumentParser:
         "other people for the chosen one.",
         "Folder or URL of a data set whose test split is used: other people than the network has learnt from, of the "
         "same population, with the same classes of the private attributes. Empty: the one that it was trained on.",
-        1,
     )
     built.add_class_arguments(CertifyConfig, as_group=False)
     help_text = f"Folder of {CERTIFICATE}; empty: certify-STAGE in the run's."

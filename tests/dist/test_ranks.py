@@ -246,6 +246,12 @@ def test_a_rank_that_is_free_takes_the_next_job() -> None:
     assert sum(len(done) for _, done in outcomes) < 8, "jobs were begun after one had failed"
 
 
+def test_jobs_are_dealt_where_not_all_ranks_reach_a_store() -> None:
+    (first, jobs), (second, others) = on_ranks(2, cases.share_jobs, 5, -1, False)
+    assert first == second == [job**2 for job in range(5)]
+    assert (jobs, others) == ([0, 2, 4], [1, 3])
+
+
 def test_results_of_ranks_reach_all_of_them() -> None:
     assert on_ranks(2, cases.fail_on, "everyone", -1) == ["got [0, 1]"] * 2
     assert on_ranks(2, cases.fail_on, "each", -1) == ["got 0", "got 1"]
