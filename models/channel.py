@@ -7,7 +7,7 @@ few numbers is narrow at whatever tap: a linear layer makes them of the features
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -143,14 +143,15 @@ class Channel(nn.Module):
 class NoiseChannel(Channel):
     """Gaussian noise, drawn anew for every release, in evaluation too: the Gaussian mechanism.
 
-    Torch draws it, alike for a seed; where it is `secret`, the operating system does, and nobody can follow it.
+    `draw` gives standard Gaussian numbers like a tensor: torch's, alike for a seed, unless it is given another one.
     """
 
-    secret = False
+    def __init__(self, spec: ChannelSpec, shape: tuple[int, ...]) -> None:
+        super().__init__(spec, shape)
+        self.draw: Callable[[Tensor], Tensor] = torch.randn_like
 
     def forward(self, bounded: Tensor) -> Tensor:
-        noise = secret_noise(bounded) if self.secret else torch.randn_like(bounded)
-        return bounded + self.spec.sigma * noise
+        return bounded + self.spec.sigma * self.draw(bounded)
 
 
 class Codebook(Channel):
@@ -186,8 +187,16 @@ class Quantiser(Channel):
         return grid + (bounded - bounded.detach())
 
 
+def draw_noise_by(draw: Callable[[Tensor], Tensor], network: nn.Module) -> None:
+    """Have the noise of a network's channel, where it has such a one, drawn by `draw` from now on."""
+    for module in network.modules():
+        if isinstance(module, NoiseChannel):
+            module.draw = draw
+
+
 def secret_noise(like: Tensor) -> Tensor:
-    """Standard Gaussian numbers of the shape of `like`, each from 52 bits of the operating system's generator."""
+    """Standard Gaussian numbers of the shape of `like`, each from 52 bits of the operating system's generator, which
+    nobody can follow."""
     bits = torch.frombuffer(bytearray(os.urandom(8 * like.numel())), dtype=torch.int64) & (2**52 - 1)
     uniform = (bits.double() + 0.5) * 2**-52  # exact, and never 0 or 1
     noise: Tensor = torch.special.ndtri(uniform).view(like.shape).to(like)

@@ -21,11 +21,13 @@ from privatenet.audit.attack.features import (
     ANSWERS,
     DRAWS,
     LOGITS,
-    NOISE_SEED,
     SPLITS,
     Features,
     Index,
     Key,
+    PictureNoise,
+    StoredArray,
+    encoded,
     has_shape,
     network_tap,
     read_index,
@@ -35,17 +37,16 @@ from privatenet.audit.attack.features import (
 )
 from privatenet.data_shards.files import TMP, allocate, file_sha256, flush_to_disk, writing
 from privatenet.data_shards.reading.batches import evaluation_batches
-from privatenet.data_shards.reading.plan import evaluation_rows
+from privatenet.data_shards.reading.plan import Rows, evaluation_rows
 from privatenet.data_shards.reading.transforms import prepare
 from privatenet.distributed import agree
-from privatenet.distributed.chance import seeded
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.evaluate import EVALUATION_BATCH
 from privatenet.distributed.faces import Faces, Subset
 from privatenet.distributed.precision import evaluation_precision, layout, precision
 from privatenet.distributed.ranks import Ranks
 from privatenet.models.arm import one_by_one
-from privatenet.models.channel import CENTRE, ChannelSpec
+from privatenet.models.channel import CENTRE, ChannelSpec, draw_noise_by
 from privatenet.models.network import Network
 
 
@@ -64,8 +65,11 @@ class Extractor(Protocol):
     @property
     def channel(self) -> ChannelSpec: ...
 
-    def compute(self, images: Tensor, taps: Collection[str]) -> Mapping[str, Tensor]:
-        """The features [B, ...] of `taps` at least, of uint8 pictures [B, 3, H, W]; none depends on another picture."""
+    def compute(self, images: Tensor, taps: Collection[str], noise: PictureNoise) -> Mapping[str, Tensor]:
+        """The features [B, ...] of `taps` at least, of uint8 pictures [B, 3, H, W]; none depends on another picture.
+
+        What a channel draws for these pictures it draws from `noise`.
+        """
         ...
 
 
@@ -80,7 +84,8 @@ class NetworkExtractor:
         self.channel = network.spec.channel
         self.shapes = {**network.tap_shapes, LOGITS: (network.spec.num_classes,)}
 
-    def compute(self, images: Tensor, taps: Collection[str]) -> Mapping[str, Tensor]:
+    def compute(self, images: Tensor, taps: Collection[str], noise: PictureNoise) -> Mapping[str, Tensor]:
+        draw_noise_by(noise, self.network)
         with evaluation_precision(self.engine, self.ranks.device):
             logits, features = self.network(layout(prepare(images, self.network.spec.image_size), self.engine))
             answers = {ANSWERS: self._answers(features[CENTRE])} if ANSWERS in taps else {}
@@ -154,12 +159,13 @@ class _Extraction:
     def lay_out(self) -> None:
         if not self.ranks.first_here or not self.shapes:
             return
+        first = next(self._features(self.subset.rows[:2]))[1]
         with writing(self.folder):
             (self.folder / self.split).mkdir(parents=True, exist_ok=True)
             try:
                 for tap, shape in self.shapes.items():
                     path = self._unfinished(tap)
-                    np.lib.format.open_memmap(path, "w+", np.float32, (len(self.subset.rows), *shape)).flush()
+                    np.lib.format.open_memmap(path, "w+", first[tap].dtype, (len(self.subset.rows), *shape)).flush()
                     allocate(path)
             except OSError:
                 for tap in self.shapes:
@@ -170,17 +176,21 @@ class _Extraction:
         """Write the rows of this rank's samples."""
         if not self.shapes:
             return
-        subset = self.subset
-        rows = evaluation_rows(subset.rows, self.ranks.local_world_size, self.ranks.local_rank)
+        rows = evaluation_rows(self.subset.rows, self.ranks.local_world_size, self.ranks.local_rank)
         files = {tap: np.lib.format.open_memmap(self._unfinished(tap), "r+") for tap in self.shapes}
-        with seeded(NOISE_SEED + self.ranks.local_rank, self.ranks.device), torch.inference_mode():
-            for batch in evaluation_batches(subset.split, subset.pictures, rows, EVALUATION_BATCH):
-                features = self.extractor.compute(batch.images, self.shapes)
-                positions = batch.positions.cpu().numpy()
-                for tap, file in files.items():
-                    file[positions] = features[tap].float().cpu().numpy()  # the host waits for the device here
+        for positions, features in self._features(rows):
+            for tap, file in files.items():
+                file[positions] = features[tap]
         for file in files.values():
             file.flush()
+
+    def _features(self, rows: Rows) -> Iterator[tuple[Rows, dict[str, StoredArray]]]:
+        """The features of `rows`, some of them at a time, as they are kept."""
+        for batch in evaluation_batches(self.subset.split, self.subset.pictures, rows, EVALUATION_BATCH):
+            positions = batch.positions.cpu().numpy()
+            with torch.inference_mode():
+                features = self.extractor.compute(batch.images, self.shapes, PictureNoise(self.split, positions))
+            yield positions, {tap: encoded(features[tap]) for tap in self.shapes}  # the host waits for the device here
 
     def publish(self) -> None:
         """Give the files their names, then write down their sums."""

@@ -1,8 +1,11 @@
 """The features of every picture in a frozen network, kept on disk, memory-mapped, for every attacker.
 
     features/<network>/index.json       the network, data set and precision, and the SHA-256 of every file below
-    features/<network>/train/arm.npy    float32 [N, ...], a row for every sample of the split, in its order
+    features/<network>/train/arm.npy    [N, ...], a row for every sample of the split, in its order
     features/<network>/train/logits.npy
+
+Numbers are kept as the network made them, in float32, float16 or bfloat16. NumPy has no bfloat16: these are integers of
+the same bits, in a field of that name.
 
 What a noisy channel sends is not kept but drawn from its centres, always alike: one release of every picture, or the
 mean of several. What a network with such a channel answers is: for each test picture, by several draws of the noise.
@@ -11,16 +14,20 @@ mean of several. What a network with such a channel answers is: for each test pi
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from privatenet.audit.errors import AuditError
 from privatenet.data_shards import records
 from privatenet.data_shards.files import TMP
+from privatenet.data_shards.reading.plan import Rows
 from privatenet.models.channel import CENTRE, RELEASE, ChannelSpec
 
 SPLITS = ("train", "test")
@@ -36,6 +43,9 @@ NOISE_SEED = 20_260
 INDEX = "index.json"
 
 Array = npt.NDArray[np.float32]
+StoredArray = npt.NDArray[Any]
+"""Of one of the types that numbers are kept in."""
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 
 
 @dataclass(frozen=True)
@@ -85,10 +95,14 @@ class Features:
         return self.array(split, ANSWERS) if self.draws > 1 else self.array(split, LOGITS)[:, None]
 
     def array(self, split: str, tap: str) -> Array:
-        """Float32 [N, *shape of the tap], read-only, on disk; what is sent by a noisy channel in memory."""
+        """Float32 [N, *shape of the tap], read-only."""
+        return decoded(self.stored(split, tap))
+
+    def stored(self, split: str, tap: str) -> StoredArray:
+        """[N, *shape of the tap], read-only, to be `decoded`: on disk; what is sent by a noisy channel in memory."""
         releases = releases_of(tap)
         if not releases or self.channel.kind != "noise":
-            mapped: Array = np.load(tap_file(self.folder, split, tap), mmap_mode="r")
+            mapped: StoredArray = np.load(tap_file(self.folder, split, tap), mmap_mode="r")
             return mapped
         if self._drawn.get(split, ("",))[0] != tap:
             centres = self.array(split, CENTRE)
@@ -114,13 +128,44 @@ def network_tap(tap: str) -> str:
     return RELEASE if releases_of(tap) else tap
 
 
+class PictureNoise:
+    """Standard Gaussian numbers for a batch of a split's pictures: for each its own, whatever batch it is in, and every
+    time others."""
+
+    def __init__(self, split: str, rows: Rows) -> None:
+        self.split, self.rows = split, rows
+
+    @cached_property
+    def _generators(self) -> list[np.random.Generator]:
+        return [np.random.default_rng([NOISE_SEED, SPLITS.index(self.split), 0, row]) for row in self.rows]
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """Of the shape and on the device of `like` [B, ...]."""
+        noise = [rng.standard_normal(like.shape[1:], dtype=np.float32) for rng in self._generators]
+        return torch.from_numpy(np.stack(noise)).to(like)
+
+
+def encoded(features: Tensor) -> StoredArray:
+    """Features as they are kept; of other types than those that are, as float32."""
+    if features.dtype == torch.bfloat16:
+        return features.cpu().view(torch.int16).numpy().view(BFLOAT16)
+    return (features if features.dtype == torch.float16 else features.float()).cpu().numpy()
+
+
+def decoded(stored: StoredArray) -> Array:
+    """The same numbers in float32."""
+    if stored.dtype == BFLOAT16:
+        return (stored["bfloat16"].astype(np.uint32) << 16).view(np.float32)
+    return stored.astype(np.float32, copy=False)
+
+
 def has_shape(path: Path, shape: tuple[int, ...]) -> bool:
-    """Whether a file holds float32 of this shape; nothing in it is unpickled."""
+    """Whether a file holds features of this shape; nothing in it is unpickled."""
     try:
         mapped: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception:  # NumPy's reader of a meddled header raises what it likes; it is not what was written
         return False
-    return mapped.dtype == np.float32 and mapped.shape == shape
+    return mapped.dtype in (np.float32, np.float16, BFLOAT16) and mapped.shape == shape
 
 
 def read_index(folder: Path, key: Key) -> Index:

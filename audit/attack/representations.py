@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from privatenet.audit.attack.answers import Stored, library_versions, read, write
-from privatenet.audit.attack.features import Array, Features
+from privatenet.audit.attack.features import Array, Features, decoded
 from privatenet.audit.attack.samples import PURPOSES, AttackSplit
 from privatenet.data_shards.files import make_once
 from privatenet.data_shards.reading.plan import Rows
@@ -124,11 +124,11 @@ def represent(
 
 def features_of(features: Features, tap: str, rows: Rows) -> Array:
     """The features of `rows` of all faces, which are in order; of no split that has none of them is a file read."""
-    train = features.array("train", tap)
+    train = features.stored("train", tap)
     own, others = rows[rows < len(train)], rows[rows >= len(train)] - len(train)
     if not len(others):
-        return train[own]
-    return np.concatenate([train[own], features.array("test", tap)[others]])
+        return decoded(train[own])
+    return decoded(np.concatenate([train[own], features.stored("test", tap)[others]]))
 
 
 def form_of(shape: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from privatenet.audit.attack.features import Key
+from privatenet.audit.attack.features import Key, PictureNoise
 from privatenet.audit.errors import AuditError
 from privatenet.audit.foreign.preprocessing import Preprocessing
 from privatenet.audit.foreign.taps import OUTPUT, in_form, named_output
@@ -89,7 +89,7 @@ class ModuleExtractor:
             features = self._run(torch.zeros(2, 3, *image_size, dtype=torch.uint8, device=ranks.device))
         self.output, self.shapes = named_output(features, num_classes)
 
-    def compute(self, images: Tensor, taps: Collection[str]) -> Mapping[str, Tensor]:
+    def compute(self, images: Tensor, taps: Collection[str], noise: PictureNoise) -> Mapping[str, Tensor]:
         return self._run(images)
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:

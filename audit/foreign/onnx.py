@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from privatenet.audit.attack.features import Key
+from privatenet.audit.attack.features import Key, PictureNoise
 from privatenet.audit.errors import AuditError
 from privatenet.audit.foreign.preprocessing import Preprocessing
 from privatenet.audit.foreign.taps import OUTPUT, in_form, named_output
@@ -43,7 +43,7 @@ class OnnxExtractor:
         features = self._run(torch.zeros(2, 3, *image_size, dtype=torch.uint8))
         self.output, self.shapes = named_output(features, num_classes)
 
-    def compute(self, images: Tensor, taps: Collection[str]) -> Mapping[str, Tensor]:
+    def compute(self, images: Tensor, taps: Collection[str], noise: PictureNoise) -> Mapping[str, Tensor]:
         return self._run(images.cpu())
 
     def _run(self, images: Tensor) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from privatenet.models.channel import NoiseChannel
+from privatenet.models.channel import draw_noise_by, secret_noise
 
 
 class Logits(nn.Module):
@@ -12,9 +12,7 @@ class Logits(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        for module in network.modules():
-            if isinstance(module, NoiseChannel):
-                module.secret = True
+        draw_noise_by(secret_noise, network)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.network(images)[0]

@@ -18,6 +18,7 @@ import torch
 from privatenet.audit.attack.answers import read, write
 from privatenet.audit.attack.attackers import ATTACKERS
 from privatenet.audit.attack.audit import audit
+from privatenet.audit.attack.features import decoded
 from privatenet.audit.attack.findings import Findings, read_findings
 from privatenet.audit.attack.quick import leak_metrics, quick_audit
 from privatenet.audit.attack.samples import attack_folds
@@ -302,10 +303,8 @@ def test_ranks_on_two_machines_that_share_no_folder_find_what_one_finds(
     expected = next(path for path in (run / "features").glob("*") if path.name.startswith(audited.audited.sha256[:12]))
     for node in "01":
         for file in expected.rglob("*.npy"):
-            ours, theirs = (
-                np.load(file),
-                np.load(tmp_path / node / "run" / "features" / file.relative_to(run / "features")),
-            )
+            copy = tmp_path / node / "run" / "features" / file.relative_to(run / "features")
+            ours, theirs = (decoded(np.load(path)) for path in (file, copy))
             assert np.allclose(ours, theirs, atol=1e-5 * np.abs(ours).max())  # batches are others, and so are roundings
     findings = read_findings(tmp_path / "0" / "run" / "audit-private" / "report" / "audit.json")
     assert findings.audited.utility == audited.audited.utility
