@@ -27,12 +27,13 @@ from privatenet.distributed.clock import Clock, timed
 from privatenet.distributed.config import Config, FitConfig
 from privatenet.distributed.engine import Engine
 from privatenet.distributed.errors import Diverged, Interrupted
-from privatenet.distributed.evaluate import Scores, evaluate, probe_terms, score_metrics
+from privatenet.distributed.evaluate import Scores, evaluate, score_metrics
 from privatenet.distributed.faces import Faces, Subset
 from privatenet.distributed.heartbeat import Heartbeat
 from privatenet.distributed.metrics import LossMeans
 from privatenet.distributed.mirror import LEFT_OUT, Mirror
 from privatenet.distributed.precision import channels_last, layout
+from privatenet.distributed.probes import Probes
 from privatenet.distributed.progress import EpochProgress
 from privatenet.distributed.ranks import Ranks
 from privatenet.distributed.schedule import learning_rate
@@ -194,11 +195,11 @@ class Trainer:
             for module in task.trained.values():
                 average_statistics(module)
         training.adversaries.end_epoch(epoch)
-        validation = self.job.validation, self.config, self.faces, self.ranks
+        probes = Probes(training.evaluated, self.job.validation, self.ranks)
         with timed(seconds, "evaluation"):
-            scores = evaluate(training.evaluated, *validation)
+            scores = evaluate(training.evaluated, self.job.validation, self.config, self.faces, self.ranks, probes.look)
         with timed(seconds, "probes"):
-            explained = probe_terms(training.evaluated, *validation)
+            explained = probes.explained(self.faces.schema)
         figures = self.job.rate(scores, explained) if len(self.job.validation.rows) else _newest(training.task, epoch)
         training.state, training.best = keep_best(training.state, training.best, training.evaluated, figures)
         progress.epoch(epoch, losses, {head: score.accuracy for head, score in scores.items()}, images_per_s)
