@@ -84,11 +84,12 @@ def against(figure: Figure, before: Figure) -> str:
 
 def spread(values: Spread) -> str:
     if values.low == values.high:
-        return _number(values.median)
-    return f"{_number(values.median)} ({_number(values.low)} to {_number(values.high)})"
+        return number(values.median)
+    return f"{number(values.median)} ({number(values.low)} to {number(values.high)})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """In as many digits as tell it from others that are a percent away."""
     digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     return f"{value:,.{digits}f}"
 
