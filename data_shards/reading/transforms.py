@@ -87,7 +87,8 @@ def normalise(pixels: Tensor) -> Tensor:
     """Grey levels [B, 3, H, W] to what ImageNet's networks expect: float32, channels last in memory."""
     height, width = pixels.shape[-2:]
     factor, shift = _normalisation(width, pixels.device)
-    rows = torch.addcmul(shift, pixels.permute(0, 2, 3, 1).reshape(-1, height, 3 * width).float(), factor)
+    rows = pixels.permute(0, 2, 3, 1).reshape(-1, height, 3 * width).to(torch.float32, copy=True)
+    torch.addcmul(shift, rows, factor, out=rows)
     return rows.view(-1, height, width, 3).permute(0, 3, 1, 2)
 
 

@@ -31,7 +31,7 @@ from privatenet.launch.bench.timing import Case, measure, one_core
 BATCH = 64
 SAMPLES = 1024
 """Pictures of the training split that take part, at most."""
-EPOCHS = 4
+EPOCHS = 16
 CPU, ONE = torch.device("cpu"), "loader, one core: "
 
 

@@ -165,7 +165,7 @@ def replaced(split: Split, row: int, picture: bytes, folder: Path) -> Split:
         (encoded("BMP", 8), "is not a picture, accepted: JPEG, PNG"),
         (huge_png(8192), "is 8192x8192 RGB, accepted: 100x100 RGB"),  # not decoded, or it would be said to be cut off
         (huge_png(60_000), "absurd dimensions"),
-        (encoded("JPEG", 100, "L"), "is 100x100 L, accepted"),
+        (encoded("PNG", 100, "L"), "is 100x100 L, accepted"),
         (huge_png(100), "does not decode"),
     ],
     ids=["noise", "postscript", "bmp", "huge", "bomb", "grey", "cut off"],
