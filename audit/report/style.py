@@ -85,7 +85,7 @@ def save(figure: Figure, folder: Path, name: str, title: str, text: str, caption
     """Write `name`.svg and `name`.png, on white, into an existing folder; freezes the figure's layout."""
     with _drawing():
         figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # or it would be worked out again for each file
+        figure.set_layout_engine(None)  # or it would be worked out again for each file
     svg = to_svg(figure, title, text)
     white = re.sub(r"(<svg[^>]*>)", r'\1<rect width="100%" height="100%" fill="#ffffff"/>', svg, count=1)
     with replacing(folder / f"{name}.svg") as stream:
@@ -125,8 +125,9 @@ def error_bar(estimate: Estimate) -> np.ndarray[tuple[int, ...], np.dtype[np.flo
 
 @contextmanager
 def _drawing() -> Iterator[None]:
-    """Our settings, and no warning about glyphs: the page's own font has what the one used for measuring may lack."""
-    with rc_context(RC), warnings.catch_warnings():
+    """Our settings but for the layout's, which a figure has from when it was made, and no warning about glyphs: the
+    page's own font has what the one used for measuring may lack."""
+    with rc_context({**RC, "figure.constrained_layout.use": False}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         yield
 
