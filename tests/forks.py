@@ -20,7 +20,8 @@ from privatenet.distributed.ranks import Ranks, join, leave
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["dist_cases"])
+# Also what DeepSpeed imports where it begins with ZeRO: seconds of each start.
+FORKS.set_forkserver_preload(["dist_cases", "deepspeed.runtime.zero.muon.muon_optimizer"])
 TIMEOUT_S = 240
 
 
