@@ -41,7 +41,7 @@ class InMemory:
         self.arrays = {"train": train, "test": test}
         self.shapes = {"tap": train.shape[1:]}
 
-    def array(self, split: str, tap: str) -> Vectors:
+    def stored(self, split: str, tap: str) -> Vectors:
         return self.arrays[split]
 
     def sigma(self, tap: str) -> float:
