@@ -78,7 +78,7 @@ def train_together(
                 targets = truth[rows].to(recipe.device).expand(len(members), -1)
                 # Summed over members: each one's gradient is that of its own mean loss.
                 loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum") / len(rows)
-                optimizer.zero_grad()
+                optimizer.zero_grad(set_to_none=False)
                 loss.backward()
                 optimizer.step()
                 schedule.step()
@@ -90,7 +90,8 @@ def train_together(
 
 
 class _Stack:
-    """The members' networks: a leaf per member and parameter, so that an ordinary optimiser has settings for each."""
+    """The members' networks: their parameters stacked, and by member as views, so that an ordinary optimiser has settings
+    for each."""
 
     def __init__(self, build: Callable[[], nn.Module], members: Sequence[Member], recipe: Recipe) -> None:
         networks = []
@@ -100,26 +101,21 @@ class _Stack:
         self.base = copy.deepcopy(networks[0]).to("meta")
         self.recipe = recipe
         parameters, buffers = stack_module_state(networks)
-        self.names = list(parameters)
-        self.parameters = [
-            [parameters[name][place].detach().clone().to(recipe.device).requires_grad_() for name in self.names]
-            for place in range(len(members))
-        ]
+        self.stacked = {name: value.detach().to(recipe.device).requires_grad_() for name, value in parameters.items()}
+        for value in self.stacked.values():
+            value.grad = torch.zeros_like(value)
+        self.parameters = [[_part(value, place) for value in self.stacked.values()] for place in range(len(members))]
         self.buffers = {name: value.to(recipe.device) for name, value in buffers.items()}
 
     def logits(self, features: Tensor, training: bool) -> Tensor:
         """Features [B, ...] to logits [M, B, K]."""
         self.base.train(training)
-        parameters = {
-            name: torch.stack(values)
-            for name, values in zip(self.names, zip(*self.parameters, strict=True), strict=True)
-        }
 
         def call(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
             answer: Tensor = functional_call(self.base, (parameters, buffers), (features,))
             return answer
 
-        logits: Tensor = vmap(call, randomness="same")(parameters, self.buffers)
+        logits: Tensor = vmap(call, randomness="same")(self.stacked, self.buffers)
         return logits
 
     @torch.no_grad()
@@ -160,6 +156,14 @@ class _Best:
                 for value, best in zip(current, best_parameters, strict=True):
                     value.copy_(best)
         self.stack.buffers = self.buffers
+
+
+def _part(stacked: Tensor, place: int) -> Tensor:
+    """The tensor at `place` of a stack, whose numbers and gradients are those of the stack."""
+    part = stacked.detach()[place].requires_grad_()
+    assert stacked.grad is not None
+    part.grad = stacked.grad[place]
+    return part
 
 
 def _fetch(features: Array, rows: slice | np.ndarray, device: torch.device) -> Tensor:
