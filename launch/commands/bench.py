@@ -25,13 +25,17 @@ OUTSIDE = ("start", "scale", "audit", "sweep")
 
 def main(argv: list[str]) -> int:
     """Measure the parts that are asked for, print a table, write JSON; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    chosen = PARTS if "all" in arguments.parts else arguments.parts or USUAL
+    for option, part in {"traces": "step", "ranks": "scale"}.items():
+        if getattr(arguments, option) and part not in chosen:
+            parser.error(f"--{option} is of the part {part}, and only {', '.join(chosen)} is to be measured")
     # Torch takes seconds to import: not before the arguments are known to be good.
     from privatenet.distributed.ranks import joined
     from privatenet.launch.bench.report import read_bench, table, write_bench
 
     before = read_bench(arguments.against) if arguments.against else {}
-    chosen = PARTS if "all" in arguments.parts else arguments.parts or USUAL
     figures: list[Figure] = []
     notes: list[str] = []
     ranks: Ranks | None = None

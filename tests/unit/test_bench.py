@@ -129,10 +129,19 @@ def test_a_trace_says_what_was_computed(tmp_path: Path) -> None:
     assert names.count("aten::mm") == 3
 
 
-def test_a_part_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["everything"], "accepted are loader, step, stage"),
+        (["stage", "--traces", "t"], "--traces is of the part step, and only stage is to be measured"),
+    ],
+)
+def test_a_part_that_does_not_exist_or_is_not_measured_is_said(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["bench", "everything"])
-    assert "accepted are loader, step, stage" in capsys.readouterr().err
+        cli.main(["bench", *arguments])
+    assert message in capsys.readouterr().err
 
 
 def test_training_opens_a_store_of_runs_before_its_first_step(start: Start, shards: Path, tmp_path: Path) -> None:
