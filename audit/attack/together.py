@@ -90,8 +90,8 @@ def train_together(
 
 
 class _Stack:
-    """The members' networks: their parameters stacked, and by member as views, so that an ordinary optimiser has settings
-    for each."""
+    """The members' networks: their parameters stacked, and by member as parts of the stacks, so that an ordinary
+    optimiser has settings for each."""
 
     def __init__(self, build: Callable[[], nn.Module], members: Sequence[Member], recipe: Recipe) -> None:
         networks = []
