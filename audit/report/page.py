@@ -2,24 +2,21 @@
 
 import base64
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
 from pydantic_core import to_json
 
-from privatenet.audit.attack.findings import Findings, Leak, NetworkFindings
+from privatenet.audit.attack.findings import Findings, Leak
 from privatenet.audit.errors import AuditError
-from privatenet.audit.report import charts, curves
 from privatenet.audit.report.cells import Table, markdown_table
 from privatenet.audit.report.certified import audit_certificates_table, certificate_markdown, certificate_sentences
 from privatenet.audit.report.curves import LambdaMark
+from privatenet.audit.report.drawings import Drawings, draw
 from privatenet.audit.report.frame import render
-from privatenet.audit.report.style import Chart, save
+from privatenet.audit.report.style import Chart
 from privatenet.audit.report.tables import (
-    attacks_table,
     controls_table,
     leaks_table,
     measures_table,
@@ -28,21 +25,15 @@ from privatenet.audit.report.tables import (
 )
 from privatenet.audit.report.text import (
     DASH,
-    attack_name,
     count,
     interval,
     markdown,
     over_draws,
     percent,
-    tap_name,
-    with_interval,
 )
-from privatenet.audit.report.trade_off import Mark, describe_trade_off, trade_off
+from privatenet.audit.report.trade_off import Mark
 from privatenet.audit.report.verdict import Verdict, at_protected, beyond_target, comparison, verdicts
 from privatenet.data_shards.files import replacing
-
-MOST = 6
-"""Attackers drawn of each tap; the tables and the full charts have all."""
 
 READING = (
     (
@@ -93,28 +84,6 @@ READING = (
 )
 
 
-@dataclass(frozen=True)
-class Group:
-    """The charts of one private attribute; `details` are every attacker on a tap, as a table and as a chart."""
-
-    attribute: str
-    classes: int
-    overview: Chart
-    attackers: tuple[Chart, ...]
-    confusions: tuple[Chart, ...]
-    trade_off: Chart
-    details: tuple[tuple[Table, Chart], ...]
-
-
-@dataclass(frozen=True)
-class Drawings:
-    """All charts of a report: by private attribute, over lambda, and of training."""
-
-    groups: list[Group]
-    curves: list[Chart]
-    training: list[Chart]
-
-
 def write_report(
     findings: Findings,
     folder: Path,
@@ -134,12 +103,7 @@ def write_report(
             raise AuditError(f"mark {mark.label!r} is of {mark.attribute!r}; accepted: {', '.join(attributes)}")
     pictures = folder / "figures"
     pictures.mkdir(parents=True, exist_ok=True)
-    by_name = [(name, curve) for name, curve in (lambda_marks or {}).items() if curve]
-    drawings = Drawings(
-        [_group(findings, attribute, marks, pictures) for attribute in attributes],
-        [_lambda_chart(findings, place, name, curve, pictures) for place, (name, curve) in enumerate(by_name)],
-        [_training_chart(network, pictures) for network in findings.networks if network.curves],
-    )
+    drawings = draw(findings, marks, lambda_marks or {}, pictures)
     for place, (picture, _) in enumerate(faces):
         with replacing(pictures / f"face-{place:02d}.png") as stream:
             stream.write(picture)
@@ -147,46 +111,6 @@ def write_report(
         stream.write(_html(findings, drawings, faces).encode())
     with replacing(folder / "report.md") as stream:
         stream.write(_markdown(findings, drawings, [caption for _, caption in faces]).encode())
-
-
-def _group(findings: Findings, attribute: str, others: Sequence[Mark], folder: Path) -> Group:
-    """Draw all charts of one attribute."""
-    leaks = [(place, leak) for place, leak in enumerate(findings.audited.leaks) if leak.attribute == attribute]
-    beside = [leak for _, leak in leaks]
-    attackers, confusions, details = [], [], []
-    for place, leak in leaks:
-        name = f"{place:02d}-{_slug(leak.attribute)}-{_slug(leak.tap)}"
-        title = f"{leak.attribute} from {tap_name(leak.tap)}"
-        who = attack_name(leak.headline)
-        figure, text = charts.attackers(leak, MOST, beside), charts.describe_attackers(leak, MOST)
-        best = f"Best: {who}, {with_interval(leak.headline.accuracy, percent, ' %')}"
-        attackers.append(save(figure, folder, f"attackers-{name}", f"Attackers, {title}", text, best))
-        figure, text = charts.attackers(leak, beside=beside), charts.describe_attackers(leak)
-        every = save(figure, folder, f"every-attacker-{name}", f"Every attacker, {title}", text)
-        details.append((attacks_table(leak, f"networks.0.leaks.{place}"), every))
-        figure, text = charts.confusion(leak), charts.describe_confusion(leak)
-        confusions.append(save(figure, folder, f"confusion-{name}", f"Confusion, {title}", text, f"Answers of {who}"))
-    name, whiskers = f"{leaks[0][0]:02d}-{_slug(attribute)}", _whiskers(findings)
-    figure, text = charts.best_of(findings, attribute), charts.describe_best_of(findings, attribute)
-    overview = save(figure, folder, f"best-{name}", f"Best attackers, {attribute}", text, whiskers)
-    figure, text = trade_off(findings, attribute, others), describe_trade_off(findings, attribute, others)
-    numbered = any(mark.lambda_ is not None and mark.attribute in ("", attribute) for mark in others)
-    caption = f"{whiskers} Numbers beside points are lambda." if numbered else whiskers
-    front = save(figure, folder, f"trade-off-{name}", f"Trade-off, {attribute}", text, caption)
-    classes = len(leaks[0][1].classes)
-    return Group(attribute, classes, overview, tuple(attackers), tuple(confusions), front, tuple(details))
-
-
-def _lambda_chart(findings: Findings, place: int, name: str, curve: Sequence[LambdaMark], folder: Path) -> Chart:
-    leaks = [leak for leak in findings.audited.leaks if name in (leak.attribute, f"{leak.tap}-{leak.attribute}")]
-    majority = leaks[0].majority if leaks else None
-    figure, text = curves.lambda_curves(name, curve, majority), curves.describe_lambda(name, curve, majority)
-    return save(figure, folder, f"lambda-{place:02d}-{_slug(name)}", f"Lambda, {name}", text, _whiskers(findings))
-
-
-def _training_chart(network: NetworkFindings, folder: Path) -> Chart:
-    figure, text = curves.training_curves(network), curves.describe_training(network)
-    return save(figure, folder, f"training-{network.role}", f"Training, {network.role} network", text)
 
 
 def _html(findings: Findings, drawings: Drawings, faces: Sequence[tuple[bytes, str]]) -> str:
@@ -217,10 +141,6 @@ def _html(findings: Findings, drawings: Drawings, faces: Sequence[tuple[bytes, s
         exact=_exact,
         count=count,
     )
-
-
-def _whiskers(findings: Findings) -> str:
-    return f"Whiskers are {100 * findings.protocol.confidence:.3g} % intervals."
 
 
 def _facts(findings: Findings) -> list[tuple[str, str, str]]:
@@ -284,10 +204,6 @@ def _embedded(findings: Findings) -> Markup:
 def _exact(figure: float) -> str:
     """A figure in full, as in the JSON."""
     return to_json(figure, inf_nan_mode="null").decode()
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")[:40] or "unnamed"
 
 
 def _markdown(findings: Findings, drawings: Drawings, captions: Sequence[str]) -> str:
