@@ -1,4 +1,4 @@
-"""MLflow's own language: runs, made and reported to, found and read, and models, logged and registered under a name."""
+"""MLflow's own language: runs, made and reported to, found and read."""
 
 import getpass
 import importlib.util
@@ -6,13 +6,11 @@ import json
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from privatenet.data_shards.uri import Uri
 from privatenet.distributed.errors import ConfigError
@@ -29,9 +27,6 @@ from privatenet.distributed.tracking.outbox import (
     read_sent,
     send_command,
 )
-
-if TYPE_CHECKING:
-    from torch import nn
 
 MLFLOW = importlib.util.find_spec("mlflow") is not None
 ENVIRONMENT = {
@@ -87,32 +82,6 @@ def find_runs(uri: Uri, names: Sequence[str]) -> list[TrackedRun]:
     return list(runs.values())
 
 
-def register(
-    uri: Uri, run: TrackedRun, model_name: str, alias: str, network: "nn.Module | None", image_size: int
-) -> str:
-    """Register the model of `run` as the next version of `model_name`, known as `alias`; returns the version.
-
-    Where the run has no model, `network` is logged as one first. Raises `ConfigError` where there is neither.
-    """
-    with reaching(uri):
-        client = connect(uri)
-        outputs = client.get_run(run.run_id).outputs
-        models = [client.get_logged_model(output.model_id) for output in (outputs.model_outputs if outputs else [])]
-    ready = [str(model.model_id) for model in models if model.status == "READY"]
-    with reaching(uri):
-        if ready:
-            model_id = ready[-1]
-        elif network is not None:
-            model_id = log_model(uri, run.run_id, network, image_size)
-        else:
-            raise ConfigError(f"run {run.run_id} ({run.name}) has no model, and there is no network to log as one")
-        with _existing_accepted():
-            client.create_registered_model(model_name)
-        created = client.create_model_version(model_name, f"models:/{model_id}", run.run_id, model_id=model_id)
-        client.set_registered_model_alias(model_name, alias, created.version)
-    return str(created.version)
-
-
 def connect(uri: Uri) -> Any:
     """An MLflow client that prints little and does not wait long."""
     for name, value in ENVIRONMENT.items():
@@ -151,6 +120,18 @@ def reaching(uri: Uri) -> Iterator[None]:
         ) from None  # the client's own error may repeat them
 
 
+@contextmanager
+def existing_accepted() -> Iterator[None]:
+    """Let what is made in the block exist already, maybe since a moment, made by another process."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
 def cause(error: BaseException, uri: Uri) -> str:
     """Where an error of the store `uri` began, in one line: of many layers of clients the innermost one knows."""
     while error.__context__:
@@ -186,7 +167,7 @@ def experiment_id(client: Any, name: str, artifacts: str = "") -> str:
     """The id of the experiment `name`; a new one keeps its files under the URI `artifacts` if that is given."""
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        with _existing_accepted():
+        with existing_accepted():
             return str(client.create_experiment(name, artifacts or None))
         experiment = client.get_experiment_by_name(name)
     return str(experiment.experiment_id)
@@ -195,36 +176,6 @@ def experiment_id(client: Any, name: str, artifacts: str = "") -> str:
 def children(client: Any, experiment: str, parent: str) -> list[Any]:
     """The runs nested directly in run `parent`, oldest first."""
     return list(_search(client, experiment, f"tags.`{PARENT}` = '{parent}'"))
-
-
-def log_model(uri: Uri, run_id: str, network: "nn.Module", image_size: int) -> str:
-    """Log the network as a served model of a run, with its signature; returns the model's id."""
-    client = connect(uri)
-    import mlflow
-    import numpy as np
-    import torch
-    from mlflow.models import infer_signature
-
-    from privatenet.distributed.tracking.served import Logits
-
-    mlflow.set_tracking_uri(uri.full)  # its way of logging a model takes no client
-    run = client.get_run(run_id)
-    logged = client.create_logged_model(
-        run.info.experiment_id, "model", source_run_id=run_id, params=run.data.params, model_type="classifier"
-    )
-    model = Logits(network.cpu().eval())
-    images = np.zeros((2, 3, image_size, image_size), dtype=np.float32)
-    with torch.inference_mode():
-        logits = model(torch.from_numpy(images)).numpy()
-    requirements = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "privatenet")]
-    with warnings.catch_warnings():
-        for harmless in ("No complete tensor found", ".*Any type hint is inferred"):  # nothing for a person to do
-            warnings.filterwarnings("ignore", message=harmless, category=UserWarning)
-        mlflow.pytorch.log_model(
-            model, signature=infer_signature(images, logits), input_example=images, pip_requirements=requirements,
-            model_id=logged.model_id, run_id=run_id,
-        )  # fmt: skip
-    return str(logged.model_id)
 
 
 def _create(client: Any, message: CreateRun) -> str:
@@ -283,18 +234,6 @@ def _reopen(client: Any, run_id: str) -> None:
     if "failure" in client.get_run(run_id).data.tags:
         client.delete_tag(run_id, "failure")
     client.update_run(run_id, status="RUNNING")
-
-
-@contextmanager
-def _existing_accepted() -> Iterator[None]:
-    """Let what is made in the block exist already, maybe since a moment, made by another process."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
 
 
 def _find(client: Any, name: str, uri: Uri) -> list[TrackedRun]:

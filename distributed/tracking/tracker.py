@@ -22,7 +22,7 @@ from privatenet.distributed.config import TrackingConfig
 from privatenet.distributed.errors import ConfigError, Interrupted
 from privatenet.distributed.progress import Say
 from privatenet.distributed.provenance import code_version, flatten
-from privatenet.distributed.tracking import outbox, store
+from privatenet.distributed.tracking import outbox, registry, store
 from privatenet.distributed.tracking.outbox import (
     CreateRun,
     LogDataset,
@@ -136,7 +136,7 @@ class Tracker:
         assert self.run_id is not None
         uri = tracking_uri(self.config, self.folder)
         try:
-            store.log_model(uri, self.run_id, network, image_size)
+            registry.log_model(uri, self.run_id, network, image_size)
         except Exception as error:  # every kind of store has its own; the network is in the checkpoint
             self.say(f"the model is left out: {store.cause(error, uri)}")
 

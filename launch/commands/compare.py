@@ -82,7 +82,7 @@ def _register(uri: Uri, run: "TrackedRun", name: str, alias: str) -> None:
     """Register the network of a run, whose checkpoint is on this machine, and say how to load it."""
     from privatenet.distributed import checkpoint
     from privatenet.distributed.stages.trained import load_network
-    from privatenet.distributed.tracking.store import register
+    from privatenet.distributed.tracking.registry import register
 
     folder = run.tags.get("checkpoint")
     if not folder:

@@ -19,8 +19,9 @@ from privatenet.data_shards.uri import Uri
 from privatenet.distributed.config import TrackingConfig
 from privatenet.distributed.errors import ConfigError, Interrupted
 from privatenet.distributed.tracking import outbox, store
+from privatenet.distributed.tracking.registry import register
 from privatenet.distributed.tracking.sender import deliver, pause_s
-from privatenet.distributed.tracking.store import find_runs, register
+from privatenet.distributed.tracking.store import find_runs
 from privatenet.distributed.tracking.tracker import Tracker, conclude, log_files, parent_run
 from privatenet.launch import cli
 

@@ -21,6 +21,7 @@ OWNERS = {
     "deepspeed": {"distributed/engine.py"},
     "mlflow": {
         "distributed/tracking/store.py",
+        "distributed/tracking/registry.py",
         "distributed/tracking/packaged.py",
         "distributed/tracking/face_model.py",
     },
