@@ -21,6 +21,7 @@ from privatenet.audit.attack.features import (
     ANSWERS,
     DRAWS,
     LOGITS,
+    NOISE_SEED,
     SPLITS,
     Features,
     Index,
@@ -40,6 +41,7 @@ from privatenet.data_shards.reading.batches import evaluation_batches
 from privatenet.data_shards.reading.plan import Rows, evaluation_rows
 from privatenet.data_shards.reading.transforms import prepare
 from privatenet.distributed import agree
+from privatenet.distributed.chance import seeded
 from privatenet.distributed.config import EngineConfig
 from privatenet.distributed.evaluate import EVALUATION_BATCH
 from privatenet.distributed.faces import Faces, Subset
@@ -159,7 +161,7 @@ class _Extraction:
     def lay_out(self) -> None:
         if not self.ranks.first_here or not self.shapes:
             return
-        first = next(self._features(self.subset.rows[:2]))[1]
+        _, first = next(self._features(self.subset.rows[:2]))
         with writing(self.folder):
             (self.folder / self.split).mkdir(parents=True, exist_ok=True)
             try:
@@ -188,7 +190,8 @@ class _Extraction:
         """The features of `rows`, some of them at a time, as they are kept."""
         for batch in evaluation_batches(self.subset.split, self.subset.pictures, rows, EVALUATION_BATCH):
             positions = batch.positions.cpu().numpy()
-            with torch.inference_mode():
+            # Seeded for networks of others, which may draw, too.
+            with seeded(NOISE_SEED + int(positions[0]), self.ranks.device), torch.inference_mode():
                 features = self.extractor.compute(batch.images, self.shapes, PictureNoise(self.split, positions))
             yield positions, {tap: encoded(features[tap]) for tap in self.shapes}  # the host waits for the device here
 

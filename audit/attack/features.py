@@ -76,7 +76,7 @@ _INDEX = TypeAdapter(Index)
 
 @dataclass(frozen=True)
 class Features:
-    """The taps of one network over both splits; `array` maps a file when asked for it."""
+    """The taps of one network over both splits, read when asked for."""
 
     key: Key
     folder: Path
@@ -95,7 +95,7 @@ class Features:
         return self.array(split, ANSWERS) if self.draws > 1 else self.array(split, LOGITS)[:, None]
 
     def array(self, split: str, tap: str) -> Array:
-        """Float32 [N, *shape of the tap], read-only."""
+        """Float32 [N, *shape of the tap], not to be written to."""
         return decoded(self.stored(split, tap))
 
     def stored(self, split: str, tap: str) -> StoredArray:
@@ -129,10 +129,11 @@ def network_tap(tap: str) -> str:
 
 
 class PictureNoise:
-    """Standard Gaussian numbers for a batch of a split's pictures: for each its own, whatever batch it is in, and every
-    time others."""
+    """Standard Gaussian numbers for a batch of a split's pictures: for each picture its own, whatever batch it is in, and
+    with each call further ones. NumPy draws them, also for a GPU: some ten nanoseconds a number."""
 
     def __init__(self, split: str, rows: Rows) -> None:
+        """`rows` are the pictures' places in the split."""
         self.split, self.rows = split, rows
 
     @cached_property
@@ -155,7 +156,8 @@ def encoded(features: Tensor) -> StoredArray:
 def decoded(stored: StoredArray) -> Array:
     """The same numbers in float32."""
     if stored.dtype == BFLOAT16:
-        return (stored["bfloat16"].astype(np.uint32) << 16).view(np.float32)
+        bits = stored["bfloat16"].astype(np.uint32)
+        return np.left_shift(bits, 16, out=bits).view(np.float32)
     return stored.astype(np.float32, copy=False)
 
 

@@ -128,7 +128,8 @@ def features_of(features: Features, tap: str, rows: Rows) -> Array:
     own, others = rows[rows < len(train)], rows[rows >= len(train)] - len(train)
     if not len(others):
         return decoded(train[own])
-    return decoded(np.concatenate([train[own], features.stored("test", tap)[others]]))
+    test = features.stored("test", tap)[others]  # maybe in another number format: computed on another device
+    return np.concatenate([decoded(train[own]), decoded(test)])
 
 
 def form_of(shape: Sequence[int]) -> str:

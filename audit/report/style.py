@@ -60,6 +60,7 @@ RC: Any = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "figure.facecolor": "none",
+    "figure.autolayout": False,
     "figure.constrained_layout.use": True,
     "svg.fonttype": "none",
     "svg.hashsalt": "privatenet",

@@ -57,6 +57,10 @@ def test_features_take_as_many_bytes_as_the_network_gives_them(faces: Faces, tmp
     both = features_of(kept, "layer4", np.array([3, 5, len(faces.train), len(faces.train) + 2]))
     assert np.array_equal(both[:2], kept.array("train", "layer4")[[3, 5]])
     assert np.array_equal(both[2:], kept.array("test", "layer4")[[0, 2]])
+    file = tap_file(kept.folder, "test", "layer4")
+    np.save(file, kept.array("test", "layer4"))  # in float32, as another device may have computed it
+    again = features_of(kept, "layer4", np.array([3, 5, len(faces.train), len(faces.train) + 2]))
+    assert np.array_equal(again, both)
 
 
 def test_a_pictures_noise_is_its_own_whatever_batch_it_is_in(
