@@ -18,6 +18,8 @@ SOURCE_FORMATS = ("JPEG", "PNG", "WEBP")
 ENDINGS = {"JPEG": "jpg", "PNG": "png"}
 """The formats that shards store, and how their members' names end."""
 
+STORED_MODES = ("RGB", "L", "CMYK")
+"""Of pictures in shards. Here they are built in RGB; what others have put there is converted as it is decoded."""
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 MIN_SIDE, MAX_SIDE = 16, 8192
 MAX_PIXELS = 2**25
@@ -69,20 +71,21 @@ def to_stored(data: bytes, origin: str, size: tuple[int, int], fit: bool) -> tup
 
 
 def decode_stored(data: bytes, origin: str, size: tuple[int, int]) -> Image.Image:
-    """A shard's picture, decoded; PictureError where it is not a JPEG or PNG in RGB of `size` (height, width)."""
+    """A shard's picture, decoded to RGB; PictureError where it is not a JPEG or PNG of `size` (height, width) and of
+    `STORED_MODES`."""
     image = _open(data, origin, tuple(ENDINGS))
-    if (image.height, image.width, image.mode) != (*size, "RGB"):
+    if (image.height, image.width) != size or image.mode not in STORED_MODES:
         raise PictureError(
             f"{origin}: is {image.width}x{image.height} {image.mode}, "
             f"accepted: {size[1]}x{size[0]} RGB, as the manifest names it"
         )
     _load(image, origin)
-    return image
+    return image if image.mode == "RGB" else _to_rgb(image)
 
 
 def decode_plain(data: bytes, pixels: npt.NDArray[np.uint8]) -> bool:
     """Decode a shard's picture into `pixels` [H, W, 3] where it is a JPEG of that size: by libjpeg-turbo itself, to the
-    same pixels as `decode_stored` in a third of the time. Whether it was one."""
+    same pixels as `decode_stored` (of CMYK within a grey level) in a third of the time. Whether it was one."""
     try:
         return bool(simplejpeg.decode_jpeg(data, buffer=pixels).shape == pixels.shape)
     except ValueError:  # a PNG, larger, or damaged

@@ -21,6 +21,7 @@ from privatenet.data_shards.reading.config import DataConfig
 from privatenet.data_shards.reading.decode import decode
 from privatenet.data_shards.reading.plan import DataState, TrainingPlan
 from privatenet.data_shards.shards.manifest import load_manifest
+from privatenet.data_shards.shards.picture import decode_stored
 from privatenet.data_shards.shards.split import Split, open_split
 from privatenet.distributed.faces import Faces
 from privatenet.distributed.ranks import Ranks
@@ -165,15 +166,25 @@ def replaced(split: Split, row: int, picture: bytes, folder: Path) -> Split:
         (encoded("BMP", 8), "is not a picture, accepted: JPEG, PNG"),
         (huge_png(8192), "is 8192x8192 RGB, accepted: 100x100 RGB"),  # not decoded, or it would be said to be cut off
         (huge_png(60_000), "absurd dimensions"),
-        (encoded("PNG", 100, "L"), "is 100x100 L, accepted"),
+        (encoded("PNG", 100, "LA"), "is 100x100 LA, accepted"),
         (huge_png(100), "does not decode"),
     ],
-    ids=["noise", "postscript", "bmp", "huge", "bomb", "grey", "cut off"],
+    ids=["noise", "postscript", "bmp", "huge", "bomb", "transparent", "cut off"],
 )
 def test_a_picture_that_cannot_be_used_is_named(shards: Path, tmp_path: Path, picture: bytes, message: str) -> None:
     split = replaced(open_split(shards, "train"), 3, picture, tmp_path)
     with pytest.raises(DataError, match=f"{split.paths[0]}: picture '{split.names[3]}'.*{message}.*shards verify"):
         decode(split, [3])
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("JPEG", "L"), ("PNG", "L"), ("JPEG", "CMYK")])
+def test_pictures_that_others_stored_in_other_colours_are_read_as_they_are_verified(
+    kind: str, mode: str, shards: Path, tmp_path: Path
+) -> None:
+    split, picture = open_split(shards, "train"), encoded(kind, 100, mode)
+    (pixels,) = decode(replaced(split, 3, picture, tmp_path), [3])
+    expected = np.asarray(decode_stored(picture, "", (100, 100)), dtype=np.int64)
+    assert np.abs(pixels.permute(1, 2, 0).numpy() - expected).max() <= (1 if mode == "CMYK" else 0)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
