@@ -48,7 +48,7 @@ def _summary() -> str:
         for machine in MACHINES:
             shares = [each.share for each in figures[machine] if re.fullmatch(pattern, each.name) and each.share]
             cells.append(number(shares[0].median) if shares else "")
-        lines.append(f"| {what} | {goal or ''} | {' | '.join(cells)} |")
+        lines.append(f"| {what} | {number(goal)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
