@@ -129,8 +129,8 @@ def network_tap(tap: str) -> str:
 
 
 class PictureNoise:
-    """Standard Gaussian numbers for a batch of a split's pictures: for each picture its own, whatever batch it is in, and
-    with each call further ones. NumPy draws them, also for a GPU: some ten nanoseconds a number."""
+    """Standard Gaussian numbers for a batch of a split's pictures: for each picture its own, whatever batch it is in,
+    and with each call further ones. NumPy draws them, also for a GPU: some ten nanoseconds a number."""
 
     def __init__(self, split: str, rows: Rows) -> None:
         """`rows` are the pictures' places in the split."""
