@@ -38,13 +38,19 @@ class Probes:
         first = slice(min(self.missing, len(batch.positions)))
         self.missing -= first.stop
         self.positions.append(batch.positions[first].cpu())
-        features = {spec.name: reduce_map(self.task.observations[spec.name][first]).cpu() for spec in self.specs}
-        labels = {spec.name: batch.labels[spec.pair.attribute][first].cpu() for spec in self.specs}
-        self.observations.append({name: (features[name], labels[name]) for name in features})
+        observed, labels = self.task.observations, batch.labels
+        self.observations.append(
+            {
+                spec.name: (reduce_map(observed[spec.name][first]).cpu(), labels[spec.pair.attribute][first].cpu())
+                for spec in self.specs
+            }
+        )
 
     def explained(self, schema: Schema) -> dict[str, float]:
         """Explained variance of the attribute's classes, 0 to 1, by the term's name; of all ranks, which call it
         together."""
+        if not self.specs:
+            return {}
         shares = agree.everyone(self.ranks, lambda: (self.positions, self.observations))
         places = [batch for share in shares for batch in share[0]]
         if not places:
