@@ -104,7 +104,6 @@ def test_lower_precision_accumulation_and_zero_train_together_to_finite_figures(
     config = cases.tiny(shards, tmp_path)
     config = replace(
         config,
-        model=replace(config.model, head="linear", image_size=32),  # fp16 is slow on a processor
         engine=replace(config.engine, precision=precision, zero_stage=zero_stage, accumulation=2),
         target=replace(config.target, epochs=1),
     )
